@@ -1,0 +1,36 @@
+"""What a viewer may ask of a model that is handed to it, so that viewers never import a producer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from fpt_viz.records.attention import AttentionMaps
+
+
+@runtime_checkable
+class LiveModel(Protocol):
+    """A model that can be run, tapped and intervened on."""
+
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The logits, ``[batch readout ...]``."""
+        ...
+
+    def run_with_cache(self, inputs: Tensor, mask: Tensor | None = None, **options: Any) -> tuple[Tensor, Any]:
+        """The logits and a mapping from activation names to tensors."""
+        ...
+
+    def hooks(self, fwd_hooks: Iterable[tuple[Any, Callable[..., Any]]]) -> AbstractContextManager[Any]:
+        """Functions that read or change named activations within a block."""
+        ...
+
+    def capture(self, batch: Any, **options: Any) -> AttentionMaps:
+        """The attention on ``batch``."""
+        ...
+
+    def ablated(self, heads: Collection[tuple[int, int]], kind: str = "zero") -> AbstractContextManager[Any]:
+        """The model without ``heads`` within a block."""
+        ...

@@ -1,0 +1,306 @@
+"""What a training run leaves behind, and how it is read back without its model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpt_viz.errors import RecordError
+from fpt_viz.records import store
+from fpt_viz.records.attention import AttentionMaps
+from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
+from fpt_viz.records.statistics import HeadStatistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+CONFIG, STEPS, RESULT = "config.toml", "steps.jsonl", "result.json"
+ADAPTER, ADAPTER_INITIAL = "adapter.safetensors", "adapter_initial.safetensors"
+LEDGER, ENVIRONMENT = "ledger.json", "environment.json"
+CHECKPOINT, LOCK = "checkpoint.safetensors", "writer.lock"
+SEALED = (CONFIG, STEPS, ADAPTER, ADAPTER_INITIAL, LEDGER, ENVIRONMENT)
+"""The files whose checksums ``result.json`` holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How well a model does on one split, beside what needs no learning."""
+
+    split: str
+    n_examples: int
+    """Distinct examples; fewer than asked for where the split holds fewer."""
+    accuracy: float
+    """Share of right targets, 0 to 1: per bit where an example asks for several, as in the paper."""
+    interval: tuple[float, float]
+    """95 % bootstrap interval of ``accuracy`` over examples."""
+    exact: float
+    """Share of examples with every target right."""
+    loss: float
+    """Mean cross-entropy, in nats a target."""
+    chance: float
+    """Accuracy of guessing."""
+    trivial: dict[str, float] = field(default_factory=dict)
+    """Accuracy of each solver that needs no routing, by name."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
+        """The evaluation whose ``dataclasses.asdict`` is ``data``."""
+        return cls(**{**data, "interval": (data["interval"][0], data["interval"][1])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One gradient step. Its numbers may still lie on the device and are read when asked for."""
+
+    index: int
+    """Zero-based."""
+    measured: Mapping[str, float | Tensor] = field(repr=False)
+    """``loss``, ``accuracy`` and ``grad_norm`` of the step's batch."""
+    learning_rate: float
+    n_examples: int
+    """In the step's batch."""
+    elapsed_seconds: float
+    """Of training, over all sittings of the run, evaluation included."""
+    validation: Evaluation | None = None
+    """After this step, where a check was due."""
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy of the batch before the step, in nats a target."""
+        return float(self.measured["loss"])
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right targets of the batch before the step, dropout on."""
+        return float(self.measured["accuracy"])
+
+    @property
+    def grad_norm(self) -> float:
+        """L2 norm of the gradient before clipping."""
+        return float(self.measured["grad_norm"])
+
+    def to_json(self) -> str:
+        """One line of ``steps.jsonl``."""
+        row: dict[str, Any] = {"index": self.index, "loss": self.loss, "accuracy": self.accuracy}
+        row |= {"grad_norm": self.grad_norm, "learning_rate": self.learning_rate, "n_examples": self.n_examples}
+        row |= {"elapsed_seconds": self.elapsed_seconds}
+        if self.validation is not None:
+            row["validation"] = asdict(self.validation)
+        return json.dumps(row, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Step:
+        """The step that :meth:`to_json` wrote."""
+        row = json.loads(line)
+        measured = {name: row.pop(name) for name in ("loss", "accuracy", "grad_norm")}
+        validation = row.pop("validation", None)
+        return cls(measured=measured, validation=Evaluation.from_json(validation) if validation else None, **row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """One tensor of a model."""
+
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    trained: bool
+    sha256: str | None
+    """Of the bytes of a frozen tensor; None for a trained one."""
+
+    @property
+    def n_values(self) -> int:
+        """The number of values in the tensor."""
+        n = 1
+        for size in self.shape:
+            n *= size
+        return n
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Every tensor of a model: trained, or frozen with the checksum that proves it did not move."""
+
+    rows: tuple[LedgerRow, ...]
+    backbone: dict[str, Any]
+    """Where the frozen weights come from: name, initialisation, id, revision, file checksum, licence, notes."""
+
+    def counts(self) -> dict[str, int]:
+        """The number of values by group, trained and frozen together."""
+        counts: dict[str, int] = {}
+        for row in self.rows:
+            counts[row.group] = counts.get(row.group, 0) + row.n_values
+        return counts
+
+    @property
+    def n_trained(self) -> int:
+        """The number of trained values."""
+        return sum(row.n_values for row in self.rows if row.trained)
+
+    @property
+    def n_total(self) -> int:
+        """The number of values, trained and frozen."""
+        return sum(row.n_values for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ledger:
+        """The ledger that :meth:`to_json` wrote."""
+        rows = tuple(LedgerRow(**{**row, "shape": tuple(row["shape"])}) for row in data["rows"])
+        return cls(rows=rows, backbone=data["backbone"])
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a tensor."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """A finished run, as its folder tells it."""
+
+    path: Path
+    config: dict[str, Any]
+    """``config.toml``: task, backbone, trained groups and how it was optimised."""
+    steps: tuple[Step, ...]
+    ledger: Ledger
+    environment: dict[str, Any]
+    """Versions, device and threads."""
+    result: dict[str, Any]
+    """Status, evaluation on test, steps to solve, frozen_intact."""
+
+    @property
+    def name(self) -> str:
+        """What sets the run apart in a legend, such as ``minilm pretrained seed 0``."""
+        backbone, layers = self.config["backbone"], self.config["backbone"].get("n_layers")
+        depth = f" {layers} layers" if layers else ""
+        return f"{backbone['name']} {backbone['init']}{depth} seed {self.config['train']['seed']}"
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """On the test split, after the last step."""
+        return Evaluation.from_json(self.result["evaluation"])
+
+    @property
+    def steps_to_solve(self) -> int | None:
+        """Steps taken at the first of two checks in a row with every validation target right; None if never."""
+        solved = self.result["steps_to_solve"]
+        return None if solved is None else int(solved)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a figure or capture of this run says of where it comes from."""
+        config = self.config
+        return {
+            "run": self.result["run_id"],
+            "task": config["task"]["name"],
+            "backbone": config["backbone"]["name"],
+            "init": config["backbone"]["init"],
+            "seed": config["train"]["seed"],
+            "step": self.result["n_steps"],
+        }
+
+    def statistics(self) -> HeadStatistics | None:
+        """The head statistics saved beside the run, if there are any."""
+        path = self.path / "head_statistics.safetensors"
+        return HeadStatistics.load(path) if path.exists() else None
+
+    def maps(self) -> AttentionMaps | None:
+        """The attention captured beside the run, if there is any."""
+        path = self.path / "attention_maps.safetensors"
+        return AttentionMaps.load(path) if path.exists() else None
+
+    def ablation(self) -> AblationEffects | None:
+        """The effect of each head's ablation saved beside the run, if it was measured."""
+        path = self.path / "ablate_heads.json"
+        return AblationEffects.load(path) if path.exists() else None
+
+    def top_heads(self) -> TopHeadsEffects | None:
+        """The effect of cutting the best routing heads saved beside the run, if it was measured."""
+        path = self.path / "ablate_top_heads.json"
+        return TopHeadsEffects.load(path) if path.exists() else None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a step; ``validation_accuracy`` is NaN where no check was due."""
+        import pandas as pd
+
+        rows = []
+        for step in self.steps:
+            row = json.loads(step.to_json())
+            validation = row.pop("validation", None)
+            row["validation_accuracy"] = validation["accuracy"] if validation else float("nan")
+            row["validation_loss"] = validation["loss"] if validation else float("nan")
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return f"RunRecord({self.name}, {len(self.steps)} steps, test accuracy {self.evaluation.accuracy:.4f})"
+
+
+def read_steps(path: Path) -> tuple[Step, ...]:
+    """The steps in a ``steps.jsonl``; an error names the line that is not whole."""
+    if not path.is_file():
+        raise RecordError(f"{path} is missing")
+    steps = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            steps.append(Step.from_json(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"{path}, line {number} is not whole: {error}") from error
+    return tuple(steps)
+
+
+def write_steps(path: Path, steps: Iterable[Step]) -> None:
+    """Write ``steps`` as lines of JSON, atomically."""
+    store.write_bytes(path, "".join(f"{step.to_json()}\n" for step in steps).encode())
+
+
+def seal(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write ``result.json``: the result, with the checksum of every other file of the run and of itself."""
+    files = {name: store.sha256(folder / name) for name in SEALED}
+    store.write_json(folder / RESULT, store.sealed({**result, "files": files}))
+
+
+def load_run(path: str | Path) -> RunRecord:
+    """The finished run in the folder ``path``; every file is checked against the checksum taken at its end.
+
+    Raises:
+        RecordError: The folder holds no run, an unfinished one, or one with a missing, truncated or altered file; the
+            message names the file.
+    """
+    import tomllib
+
+    folder = Path(path)
+    if not (folder / CONFIG).exists():
+        raise RecordError(f"{folder} holds no run: {CONFIG} is missing")
+    if not (folder / RESULT).exists():
+        raise RecordError(
+            f"the run in {folder} is not finished ({RESULT} is missing): go on with fpt-viz train {folder / CONFIG} "
+            f"--out {folder} --resume"
+        )
+    result = store.unsealed(store.read_json(folder / RESULT), folder / RESULT)
+    for name, checksum in result["files"].items():
+        found = store.sha256(folder / name) if (folder / name).exists() else None
+        if found is None:
+            raise RecordError(f"{folder / name} is missing; the run was sealed with it")
+        if found != checksum:
+            raise RecordError(
+                f"{folder / name} was truncated or altered after the run: SHA-256 {found[:12]}..., "
+                f"sealed as {checksum[:12]}...; restore it, or train again with --overwrite"
+            )
+    return RunRecord(
+        path=folder,
+        config=tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")),
+        steps=read_steps(folder / STEPS),
+        ledger=Ledger.from_json(store.read_json(folder / LEDGER)),
+        environment=store.read_json(folder / ENVIRONMENT),
+        result=result,
+    )

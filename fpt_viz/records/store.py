@@ -1,0 +1,144 @@
+"""How records reach the disk and come back: atomic writes, checksums, and errors that name the file.
+
+Tensors go to safetensors, whose header carries the rest as JSON; tables go to JSON. Nothing is ever pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+import tempfile
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+import torch
+from torch import Tensor
+
+from fpt_viz.errors import RecordError
+
+SCHEMA_VERSION = 1
+"""Raised when a saved file's meaning changes; a reader refuses a newer one."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well.
+
+    Written, flushed to the disk, then renamed: after a full disk or a kill, ``path`` is whole, old or new.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically; an error names the file and keeps what was there."""
+    try:
+        with replacing(path) as part:
+            part.write_bytes(content)
+    except OSError as error:
+        raise RecordError(f"{path} could not be written ({error.strerror or error}); what was there is kept") from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, atomically, keys in the order given, numbers exact."""
+    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in ``path``."""
+    try:
+        return json.loads(_read(path))
+    except ValueError as error:
+        raise RecordError(f"{path} is not whole: {error}. Restore it, or make it again.") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, fields: Mapping[str, Any]) -> None:
+    """Write ``tensors`` and the JSON ``fields`` of a record of ``kind`` into one safetensors file, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"kind": kind, "schema": str(SCHEMA_VERSION), "fields": json.dumps(fields, allow_nan=False)}
+    header["sha256"] = _digest(whole, header)
+    write_bytes(path, save(whole, metadata=header))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and fields that :func:`write_tensors` wrote for a record of ``kind``."""
+    if not path.is_file():
+        raise RecordError(f"{path} is missing")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        fields = json.loads(header.get("fields", "{}"))
+        version = int(header.get("schema", SCHEMA_VERSION))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
+    if header.get("kind") != kind:
+        raise RecordError(f"{path} holds {header.get('kind') or 'tensors of another program'}, wanted {kind}")
+    if version > SCHEMA_VERSION:
+        raise RecordError(f"{path} has schema {version}, newer than {SCHEMA_VERSION}: use a newer fpt_viz")
+    if header.get("sha256") != _digest(tensors, header):
+        raise RecordError(f"{path} was altered: its content does not match its checksum. Restore it, or make it again.")
+    return tensors, fields
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """The SHA-256 of the bytes of ``tensor``, wherever it lies and however it is strided."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """One checksum over the names, shapes and bytes of ``tensors`` and over the rest of ``header``."""
+    rest = {name: text for name, text in header.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensor_sha256(tensors[name]).encode())
+    return digest.hexdigest()
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """``content`` with the checksum of itself, which :func:`unsealed` checks."""
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def unsealed(content: Any, path: Path) -> dict[str, Any]:
+    """What was given to :func:`sealed`; an error names ``path`` where it is something else."""
+    if not isinstance(content, dict) or "sha256" not in content:
+        raise RecordError(f"{path} carries no checksum: it is no whole file of fpt_viz")
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    if sealed(rest) != content:
+        raise RecordError(f"{path} was altered: its content does not match its checksum. Restore it, or make it again.")
+    return rest
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of the file at ``path``, in hexadecimal; reads it once."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecordError(f"{path} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
