@@ -1,0 +1,207 @@
+"""What a task is: inputs and targets to draw, a loss, and what is known of its tokens without any model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+import sys
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from jaxtyping import Bool, Float, Int, Shaped
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fpt_viz.errors import ConfigError
+from fpt_viz.records.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples of a task, on one device."""
+
+    inputs: Shaped[Tensor, "batch seq *values"]
+    """Float ``[batch seq values]`` for a linear input layer, or integer symbols ``[batch seq]`` for an embedding."""
+    targets: Int[Tensor, " batch *target"]
+    """The class of each target."""
+    mask: Bool[Tensor, "batch seq"] | None = None
+    """True on real tokens, which come first; None where there is no padding."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same examples on ``device``."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), mask)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: slice | Tensor) -> Batch:
+        """The examples in a slice, or at the indices (or True entries) of a tensor, as a batch."""
+        return Batch(self.inputs[index], self.targets[index], None if self.mask is None else self.mask[index])
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A task; a subclass is a frozen dataclass whose fields are the options of the task.
+
+    Examples are made on the CPU, so that they are the same on every machine; :meth:`Batch.to` moves them.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the type of every option; a subclass checks the ranges of its own after calling this."""
+        self.checked(self.options())
+
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` with whole numbers as floats where a float is wanted; an error names one of another type."""
+        hints = get_type_hints(cls)
+        return {key: _checked(f"{key} of {_name_of(cls)}", value, hints[key]) for key, value in options.items()}
+
+    @property
+    def name(self) -> str:
+        """The name that ``load_task`` takes: that of the task's file, or its path where it is a user's own."""
+        return _name_of(type(self))
+
+    def options(self) -> dict[str, Any]:
+        """The options as plain data: ``load_task(task.name, **task.options())`` equals the task."""
+        return asdict(self)
+
+    @property
+    @abstractmethod
+    def n_tokens(self) -> int:
+        """Tokens in the longest sequence."""
+
+    @property
+    @abstractmethod
+    def n_values(self) -> int | None:
+        """Values a token, for a linear input layer; None where tokens are symbols."""
+
+    @property
+    def n_symbols(self) -> int | None:
+        """Size of the vocabulary, for an embedding; None where tokens are values."""
+        return None
+
+    @property
+    @abstractmethod
+    def n_readout(self) -> int:
+        """The output layer reads this many tokens, the last real ones."""
+
+    @property
+    @abstractmethod
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one read-out token's logits; the last axis is the classes."""
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of one target."""
+        return self.output_shape[-1]
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, 0 to 1."""
+        return 1 / self.n_classes
+
+    @property
+    def trivial(self) -> dict[str, float]:
+        """Accuracy of solvers that route nothing between tokens by content, by their names."""
+        return {}
+
+    @abstractmethod
+    def sample(self, batch_size: int, rng: torch.Generator, split: str = "train") -> Batch:
+        """Random examples of a split, with replacement.
+
+        Args:
+            batch_size: Number of examples.
+            rng: A generator on the CPU; its state decides the examples, on every machine alike.
+            split: ``"train"``, ``"validation"`` or ``"test"``; no input is in two of them.
+        """
+
+    @abstractmethod
+    def distinct(self, n_examples: int, split: str, seed: int = 0) -> Batch:
+        """Distinct examples of a split: the first ``n_examples`` of an order that is drawn from ``seed``.
+
+        Where the split holds fewer, all of it once.
+        """
+
+    @abstractmethod
+    def n_examples(self, split: str) -> int | None:
+        """Distinct examples in a split; None where there are more than anyone asks for."""
+
+    @abstractmethod
+    def labels(self, inputs: Shaped[Tensor, " seq *values"]) -> list[str]:
+        """One string a token of one example: its name and what it holds."""
+
+    @abstractmethod
+    def token_names(self) -> tuple[str, ...]:
+        """One name a token, of its place only, such as ``"a0"``."""
+
+    @abstractmethod
+    def geometry(self) -> Geometry:
+        """Where each token lies: in which string at which position, or in which box of the image."""
+
+    def needs(self, inputs: Shaped[Tensor, "batch seq *values"]) -> Bool[Tensor, "batch query key"] | None:
+        """True where the query token needs the key token to give its answer; None where no such truth is known.
+
+        A row without needs belongs to a token that is not scored.
+        """
+        return None
+
+    def loss(
+        self, logits: Float[Tensor, "batch *readout classes"], targets: Int[Tensor, " batch *target"]
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy over all targets, in nats; log(n_classes) for a model that knows nothing.
+
+        Args:
+            logits: ``[batch readout *output_shape]``.
+            targets: The class of each target, in the same order.
+        """
+        self._check_logits(logits, targets)
+        return functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+    def correct(
+        self, logits: Float[Tensor, "batch *readout classes"], targets: Int[Tensor, " batch *target"]
+    ) -> Bool[Tensor, " batch *target"]:
+        """Whether the class with the highest logit is the target's; accuracy is the mean of this."""
+        self._check_logits(logits, targets)
+        return logits.argmax(-1).view_as(targets) == targets
+
+    def logit_difference(
+        self, logits: Float[Tensor, "batch *readout classes"], targets: Int[Tensor, " batch *target"]
+    ) -> Float[Tensor, " batch *target"]:
+        """The correct class's logit minus the best other one's; above 0 exactly where the answer is right."""
+        self._check_logits(logits, targets)
+        wanted = targets.reshape(*logits.shape[:-1], 1)
+        others = logits.scatter(-1, wanted, -torch.inf)
+        return (logits.gather(-1, wanted).squeeze(-1) - others.amax(-1)).view_as(targets)
+
+    def _check_logits(self, logits: Tensor, targets: Tensor) -> None:
+        expected = (len(targets), self.n_readout, *self.output_shape)
+        if tuple(logits.shape) != expected:
+            raise ConfigError(f"{self.name} wants logits of shape {expected}, got {tuple(logits.shape)}")
+
+    def _check_minimum(self, **minimum: int) -> None:
+        """Raise for an option below its minimum."""
+        for option, low in minimum.items():
+            if getattr(self, option) < low:
+                raise ConfigError(f"{option} of {self.name} must be at least {low}, got {getattr(self, option)}")
+
+
+def _name_of(task: type[Task]) -> str:
+    """See :attr:`Task.name`."""
+    if task.__module__.startswith("fpt_viz.tasks."):
+        return task.__module__.rpartition(".")[2]
+    return getattr(sys.modules.get(task.__module__), "__file__", None) or task.__name__
+
+
+def _checked(what: str, value: Any, hint: Any) -> Any:
+    """``value`` as the plain type or literal that ``hint`` says; an error where it is none. Other hints are trusted."""
+    if get_origin(hint) is Literal:
+        if not any(value == literal and type(value) is type(literal) for literal in get_args(hint)):
+            raise ConfigError(f"{what} must be one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        raise ConfigError(f"{what} must be of type {hint.__name__}, got {value!r} of type {type(value).__name__}")
+    return value
