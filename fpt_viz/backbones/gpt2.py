@@ -1,0 +1,54 @@
+"""GPT-2: causal, learned positions, a layer norm before each half of a block (pre-LN). The paper's own backbone.
+
+Radford et al., 2019, "Language Models are Unsupervised Multitask Learners".
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+from transformers import GPT2Config, GPT2Model
+
+from fpt_viz.backbones.base import Backbone, Place, Preset
+
+__all__ = ["Gpt2"]
+
+
+class Gpt2(Backbone):
+    """A GPT-2 decoder without language-model head."""
+
+    network_class = GPT2Model
+    config_class = GPT2Config
+    causal = True
+    blocks_path = "h"
+    attention_path = "attn"
+    vocabulary_path = "wte"
+    position_path = "wpe"
+    groups: ClassVar = {
+        "wpe.*": "position",
+        "h.*.ln_[12].*": "layer_norm",
+        "ln_f.*": "layer_norm",
+        "h.*.attn.*": "attention",
+        "h.*.mlp.*": "feed_forward",
+    }
+    places: ClassVar = {
+        "hook_resid_pre": Place("", "input"),
+        "hook_attn_out": Place("attn", "output"),
+        "hook_resid_mid": Place("ln_2", "input"),
+        "hook_mlp_out": Place("mlp", "output"),
+        "hook_resid_post": Place("", "output"),
+    }
+    presets: ClassVar = {
+        "gpt2": Preset(config={"n_layer": 12, "n_head": 12, "n_embd": 768}),
+        "gpt2-medium": Preset(config={"n_layer": 24, "n_head": 16, "n_embd": 1024}),
+        "gpt2-large": Preset(config={"n_layer": 36, "n_head": 20, "n_embd": 1280}),
+        "gpt2-xl": Preset(config={"n_layer": 48, "n_head": 25, "n_embd": 1600}),
+        "gpt2-tiny-random": Preset(
+            config={"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 160, "vocab_size": 64},
+        ),
+    }
+
+    def final_norm(self) -> nn.Module | None:
+        """``ln_f``."""
+        return self.network.get_submodule("ln_f")

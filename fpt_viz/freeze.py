@@ -1,0 +1,115 @@
+"""Which parameter groups train, and the ledger that proves that the rest did not move.
+
+Groups are declared by the family's file, each parameter in exactly one; nothing is guessed from names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from fpt_viz.errors import ConfigError, FreezeError, UnknownNameError
+from fpt_viz.records import Ledger, LedgerRow
+from fpt_viz.records.store import tensor_sha256
+
+GROUPS = ("output", "input", "layer_norm", "position", "feed_forward", "attention")
+"""What can be trained by name; the network's own token tables (``token``) train with ``all`` only."""
+LAYERED_GROUPS = ("layer_norm", "feed_forward", "attention")
+"""Those that can be trained in one layer alone."""
+PAPER_GROUPS = ("output", "input", "layer_norm", "position")
+"""What the paper trains (Lu et al., 2021, section 2.2)."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """A model that says which group and layer each of its parameters belongs to."""
+
+    def parameter_groups(self) -> Mapping[str, str]:
+        """Glob over parameter names -> group."""
+        ...
+
+    def layer_of(self, name: str) -> int | None:
+        """The layer of a parameter, None where it belongs to none."""
+        ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of ``nn.Module``."""
+        ...
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """As of ``nn.Module``."""
+        ...
+
+
+def group_of(name: str, groups: Mapping[str, str]) -> str:
+    """The one group whose globs match the parameter ``name``."""
+    matched = {group for glob, group in groups.items() if fnmatchcase(name, glob)}
+    if len(matched) != 1:
+        raise FreezeError(
+            f"parameter {name} is in {' and '.join(sorted(matched)) or 'no group'}; "
+            "the family's file must put it in one"
+        )
+    return matched.pop()
+
+
+def parse_trained(trained: Collection[str], n_layers: int) -> tuple[str, ...]:
+    """``trained`` after a check: group names, ``group:layer`` for one layer, or ``all``.
+
+    Raises:
+        UnknownNameError: No such group.
+        ConfigError: No such layer, or nothing to train.
+    """
+    if isinstance(trained, str):
+        raise ConfigError(f"trained must be a list of group names, got the text {trained!r}: write ({trained!r},)")
+    for entry in trained:
+        group, colon, layer = entry.partition(":")
+        if group not in (*GROUPS, "all"):
+            raise UnknownNameError("parameter group", group, (*GROUPS, "all"))
+        if colon and group not in LAYERED_GROUPS:
+            raise ConfigError(f"{entry!r} names no layer: only {', '.join(LAYERED_GROUPS)} lie in layers")
+        if colon and not (layer.isdecimal() and int(layer) < n_layers):
+            raise ConfigError(f"{entry!r} names no layer: after the colon stands one of 0 to {n_layers - 1}")
+    if not trained:
+        raise ConfigError(f"nothing is trained: name at least one group of {', '.join(GROUPS)}, or all")
+    return tuple(dict.fromkeys(trained))
+
+
+def freeze(model: Grouped, trained: Collection[str]) -> None:
+    """Let only the groups in ``trained`` learn (see :func:`parse_trained`)."""
+    groups = model.parameter_groups()
+    for name, parameter in model.named_parameters():
+        group, layer = group_of(name, groups), model.layer_of(name)
+        parameter.requires_grad_("all" in trained or group in trained or f"{group}:{layer}" in trained)
+
+
+def ledger_of(model: Grouped, backbone: Mapping[str, Any]) -> Ledger:
+    """Every tensor of ``model``, with the SHA-256 of the frozen ones; reads all weights once (0.1 s for 50 MB)."""
+    groups = model.parameter_groups()
+    rows = [
+        LedgerRow(
+            name=name,
+            group=group_of(name, groups),
+            shape=tuple(parameter.shape),
+            trained=parameter.requires_grad,
+            sha256=None if parameter.requires_grad else tensor_sha256(parameter),
+        )
+        for name, parameter in model.named_parameters()
+    ]
+    rows += [
+        LedgerRow(name=name, group="buffer", shape=tuple(buffer.shape), trained=False, sha256=tensor_sha256(buffer))
+        for name, buffer in model.named_buffers()
+    ]
+    return Ledger(rows=tuple(rows), backbone=dict(backbone))
+
+
+def verify(model: Grouped, ledger: Ledger) -> list[str]:
+    """The names of the tensors that ``ledger`` calls frozen and that are not as they were; empty if none moved."""
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    moved = []
+    for row in ledger.rows:
+        if not row.trained and (row.name not in tensors or tensor_sha256(tensors[row.name]) != row.sha256):
+            moved.append(row.name)
+    return moved
