@@ -1,0 +1,189 @@
+"""What is read out of a model: attention maps of chosen layers, heads and queries, and caches of any activation.
+
+In eval mode and float32, whatever the model was trained in (see :mod:`fpt_viz.tap`, which does the reading).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Literal
+
+from jaxtyping import Bool, Float, Int
+import torch
+from torch import Tensor
+
+from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
+from fpt_viz.records import AttentionMaps
+from fpt_viz.tap import (
+    HookPoint,
+    KernelTap,
+    NameFilter,
+    RowTap,
+    Tappable,
+    enter_kernel,
+    hooked,
+    inspecting,
+    matching,
+    take_rows,
+)
+from fpt_viz.tasks.base import Batch
+
+DEFAULT_BUDGET_BYTES = 2 << 30
+Queries = Literal["readout"] | Sequence[int] | None
+
+
+class ActivationCache(dict[str, Tensor]):
+    """Activations by name; ``cache["pattern", 3]`` is short for ``cache["blocks.3.attn.hook_pattern"]``."""
+
+    def __getitem__(self, name: str | tuple[str, int]) -> Tensor:
+        if isinstance(name, tuple):
+            kind, layer = name
+            ends = f".hook_{kind}"
+            found = [key for key in self if key.startswith(f"blocks.{layer}.") and key.endswith(ends)]
+            name = found[0] if found else f"blocks.{layer}{ends}"
+        if name not in self:
+            raise UnknownNameError("cached activation", name, self)
+        return super().__getitem__(name)
+
+    def __repr__(self) -> str:
+        return f"ActivationCache({len(self)} activations, {sum(t.nbytes for t in self.values()) / 1e6:.1f} MB)"
+
+
+def run_with_cache(
+    model: Tappable,
+    inputs: Tensor,
+    mask: Tensor | None = None,
+    *,
+    names_filter: NameFilter = None,
+    device: str | torch.device | None = None,
+) -> tuple[Tensor, ActivationCache]:
+    """The logits of ``inputs``, and every activation that ``names_filter`` names (None: all), detached.
+
+    In eval mode, whatever mode the model is in. Cost: one forward pass, and the memory of what is kept.
+    """
+    cache = ActivationCache()
+
+    def keep(activation: Tensor, hook: HookPoint) -> None:
+        cache[hook.name] = activation.detach().clone().to(device or activation.device)
+
+    names = matching(model.backbone, names_filter)
+    with inspecting(model), hooked(model, [(names, keep)]):
+        logits = model(inputs, mask)
+    missing = [name for name in names if name not in cache]
+    if missing:
+        raise CaptureError(f"{missing[0]} was never reached in the forward pass: this model does not compute it")
+    return logits, cache
+
+
+def capture_attention(
+    model: Tappable,
+    batch: Batch,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    queries: Queries = "readout",
+    dtype: torch.dtype | None = None,
+    *,
+    budget_bytes: int = DEFAULT_BUDGET_BYTES,
+) -> AttentionMaps:
+    """The attention of ``model`` on ``batch``.
+
+    Args:
+        model: In any mode and under any kernel; both are as before afterwards.
+        batch: Its examples are run in one forward pass.
+        layers: Zero-based; None for all. Negative ones count from the last.
+        heads: Zero-based; None for all.
+        queries: The rows to keep: ``"readout"`` for the tokens that are read out, token indices, or None for all.
+        dtype: Of the kept weights; None for float32.
+        budget_bytes: The most memory that the kept weights may take, 2 GiB unless said.
+
+    Raises:
+        CaptureError: The estimate is over the budget, a layer was never reached, or rows do not sum to 1.
+        ConfigError: No such layer, head or token.
+    """
+    device = next(model.parameters()).device
+    batch = batch.to(device)
+    kept_layers = _indices("layer", layers, model.backbone.n_layers)
+    kept_heads = _indices("head", heads, model.backbone.n_heads)
+    rows = query_rows(model, batch, queries)
+    dtype = dtype or torch.float32
+    n_tokens = batch.inputs.shape[1]
+    size = len(kept_layers) * len(kept_heads) * rows.numel() * n_tokens * dtype.itemsize
+    if size > budget_bytes:
+        raise CaptureError(
+            f"attention of {len(kept_layers)} layers x {len(batch)} examples x {len(kept_heads)} heads x "
+            f"{rows.shape[1]} queries x {n_tokens} keys takes {size / 1e6:,.1f} MB, over the budget of "
+            f'{budget_bytes / 1e6:,.1f} MB: choose layers, heads or queries="readout", fewer examples, or '
+            "head_statistics, whose memory does not grow with them"
+        )
+    found = attention_rows(model, batch, kept_layers, kept_heads, rows)
+    real = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
+    needs = model.task.needs(batch.inputs.cpu())
+    on_cpu = rows.cpu()
+    return AttentionMaps(
+        weights=torch.stack([found[layer].to("cpu", dtype) for layer in kept_layers]),
+        layers=tuple(kept_layers),
+        heads=tuple(kept_heads),
+        queries=on_cpu,
+        labels=tuple(tuple(model.task.labels(example)) for example in batch.inputs.cpu()),
+        mask=real,
+        needs=None if needs is None else take_rows(needs[:, None], on_cpu)[:, 0] & (on_cpu >= 0)[..., None],
+        causal=model.backbone.causal,
+        geometry=model.task.geometry(),
+        source=model.source,
+    )
+
+
+def attention_rows(
+    model: Tappable, batch: Batch, layers: Sequence[int], heads: Sequence[int], rows: Int[Tensor, "batch query"]
+) -> dict[int, Float[Tensor, "batch head query key"]]:
+    """By layer, the chosen rows of the pattern on ``batch``, on the model's device; rows of -1 are zero."""
+    found: dict[int, Tensor] = {}
+    head_index = torch.tensor(list(heads), device=batch.inputs.device)
+    blank = (rows < 0)[:, None, :, None]
+
+    def keeper(layer: int) -> Callable[[Tensor], None]:
+        return lambda weights: found.__setitem__(layer, weights.masked_fill(blank, 0.0))
+
+    attentions = model.backbone.attentions
+    taps = {attentions[layer]: KernelTap(rows=[RowTap(head_index, rows, keeper(layer))]) for layer in layers}
+    with inspecting(model), ExitStack() as undo:
+        enter_kernel(model.backbone, taps, undo)
+        model(batch.inputs, batch.mask)
+    for layer in layers:
+        if layer not in found:
+            raise CaptureError(f"attention of layer {layer} was never reached in the forward pass")
+        wrong = (found[layer].sum(-1) - 1).abs().masked_fill(blank[..., 0], 0.0).max()
+        if not wrong < 1e-4:  # also where it is NaN
+            raise CaptureError(f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted 1e-4")
+    return found
+
+
+def query_rows(model: Tappable, batch: Batch, queries: Queries) -> Int[Tensor, "batch query"]:
+    """Of each example, the tokens that ``queries`` means; -1 where an example is too short to have the token."""
+    n_examples, n_tokens = batch.inputs.shape[:2]
+    if queries == "readout":
+        return model.readout_tokens(n_tokens, batch.mask).expand(n_examples, -1)
+    chosen = _indices("query token", None if queries is None else [int(i) for i in queries], n_tokens)
+    rows = torch.tensor(chosen, device=batch.inputs.device).expand(n_examples, -1)
+    return rows if batch.mask is None else rows.masked_fill(~batch.mask[:, chosen], -1)
+
+
+def _indices(what: str, chosen: Sequence[int] | None, n: int) -> list[int]:
+    """``chosen`` as indices from 0 to ``n`` - 1; None for all."""
+    if chosen is None:
+        return list(range(n))
+    for index in chosen:
+        if not -n <= index < n:
+            raise ConfigError(f"no {what} {index}: there are {n}, numbered from 0")
+    return [index % n for index in chosen]
+
+
+def visible_keys(batch: Batch, rows: Int[Tensor, "batch query"], *, causal: bool) -> Bool[Tensor, "batch query key"]:
+    """True where a query may look: real tokens and, for causal models, none that come after it."""
+    n_tokens = batch.inputs.shape[1]
+    keys = torch.arange(n_tokens, device=rows.device)
+    visible = (rows >= 0)[..., None] & torch.ones(n_tokens, dtype=torch.bool, device=rows.device)
+    if batch.mask is not None:
+        visible = visible & batch.mask[:, None, :].to(rows.device)
+    return visible & (keys <= rows[..., None]) if causal else visible
