@@ -1,0 +1,268 @@
+"""The frozen pretrained transformer: a new input layer, a backbone, a new output layer (Lu et al., 2021, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxtyping import Bool, Float, Int, Shaped
+import torch
+from torch import Tensor, nn
+
+from fpt_viz import capture, freeze, intervene, registry, tap
+from fpt_viz.backbones import Backbone, load_backbone
+from fpt_viz.config import InputInit, RunConfig
+from fpt_viz.errors import ConfigError, RecordError, SourceError
+from fpt_viz.records import AttentionMaps, Ledger, RunRecord, store
+from fpt_viz.records.run import ADAPTER
+from fpt_viz.tasks import Batch, Task, load_task
+
+INPUT_DROPOUT = 0.1
+"""After the input layer while training, as in the paper's code."""
+N_CALIBRATION = 256
+"""Training examples on which the scale of the input layer is matched."""
+
+
+class FrozenPretrainedTransformer(nn.Module):
+    """Input layer -> backbone -> output layer on the read-out tokens.
+
+    Trains ``backbone`` in place, so a backbone serves one model.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        task: Task,
+        trained: Collection[str] = freeze.PAPER_GROUPS,
+        *,
+        input_init: InputInit = "matched",
+        seed: int = 0,
+    ) -> None:
+        """Build the new layers for ``task`` and freeze what is not in ``trained``.
+
+        Args:
+            backbone: From :func:`fpt_viz.load_backbone`; not yet in another model.
+            task: Decides the sizes of both new layers and the number of positions.
+            trained: Groups that learn: output, input, layer_norm, position, feed_forward, attention,
+                ``attention:5`` for one layer, or all.
+            input_init: ``"matched"`` gives the input layer's output the root mean square of the backbone's own token
+                embeddings, and never a zero vector; ``"paper"`` is orthogonal with gain 1.41, and the bias
+                starts at zero.
+            seed: Of the new layers.
+
+        Raises:
+            ConfigError: The backbone is in another model, or is too short for the task; or nothing is trained.
+            UnknownNameError: No such group.
+        """
+        super().__init__()
+        if backbone.owner is not None:
+            raise ConfigError(f"this backbone is already trained by a model of {backbone.owner}: load another")
+        self.trained = freeze.parse_trained(trained, backbone.n_layers)
+        if input_init not in ("matched", "paper"):
+            raise ConfigError(f"input_init must be 'matched' or 'paper', got {input_init!r}")
+        backbone.fit_positions(task.n_tokens)
+        backbone.owner = task.name
+        self.backbone, self.task, self.input_init = backbone, task, input_init
+        self.run_id: str | None = None
+        self.step = 0
+        """Gradient steps taken; kept by training, told in captures."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: no caller's CUDA draws change
+            self.input = self._input_layer()
+            self.input_dropout = nn.Dropout(INPUT_DROPOUT)
+            n_outputs = torch.Size(task.output_shape).numel()
+            self.output = nn.Linear(backbone.d_model, n_outputs)
+        freeze.freeze(self, self.trained)
+
+    def _input_layer(self) -> nn.Linear | nn.Embedding:
+        """A linear layer over the values of a token, or an embedding of its symbol, at the scale asked for."""
+        scale = self.backbone.token_rms
+        if self.task.n_symbols is not None:
+            embedding = nn.Embedding(self.task.n_symbols, self.backbone.d_model)
+            nn.init.normal_(embedding.weight, std=scale if self.input_init == "matched" else 1.0)
+            return embedding
+        assert self.task.n_values is not None  # a task has values or symbols
+        linear = nn.Linear(self.task.n_values, self.backbone.d_model)
+        nn.init.orthogonal_(linear.weight, gain=1.41)
+        nn.init.zeros_(linear.bias)
+        if self.input_init == "matched":
+            _match_scale(linear, self.task, scale)
+        return linear
+
+    def forward(
+        self, inputs: Shaped[Tensor, "batch seq *values"], mask: Bool[Tensor, "batch seq"] | None = None
+    ) -> Float[Tensor, "batch readout *outputs"]:
+        """The logits of the read-out tokens; padded tokens (``mask`` False) are neither attended to nor read out."""
+        hidden = self.backbone(self.input_dropout(self.input(inputs)), mask)
+        readout = self.readout_tokens(inputs.shape[1], mask)
+        if mask is None:
+            read = hidden[:, -self.task.n_readout :]
+        else:
+            read = hidden.gather(1, readout[..., None].expand(-1, -1, hidden.shape[-1]))
+        logits: Tensor = self.output(read).unflatten(-1, self.task.output_shape)
+        return logits
+
+    def readout_tokens(self, n_tokens: int, mask: Tensor | None = None) -> Int[Tensor, "batch readout"]:
+        """Of each example, the last ``task.n_readout`` real tokens; one row for all where there is no mask."""
+        offsets = torch.arange(-self.task.n_readout, 0, device=self.output.weight.device)
+        ends = torch.tensor([n_tokens], device=offsets.device) if mask is None else mask.sum(1)
+        if int(ends.min()) < self.task.n_readout:
+            raise ConfigError(f"{self.task.name} reads {self.task.n_readout} tokens, an example has {int(ends.min())}")
+        return ends[:, None] + offsets
+
+    def set_dropout(self, rate: float | None) -> None:
+        """Set every dropout rate; None keeps those of the backbone and of the input layer."""
+        if rate is not None:
+            self.input_dropout.p = rate
+            self.backbone.set_dropout(rate)
+
+    def parameter_groups(self) -> dict[str, str]:
+        """Glob over parameter names -> group; each parameter is in one."""
+        groups = {f"backbone.{glob}": group for glob, group in self.backbone.parameter_groups().items()}
+        return {"input.*": "input", "output.*": "output", **groups}
+
+    def layer_of(self, name: str) -> int | None:
+        """The layer that the parameter ``name`` belongs to; None for the new layers, positions and final norm."""
+        return self.backbone.layer_of(name.removeprefix("backbone.")) if name.startswith("backbone.") else None
+
+    def ledger(self) -> Ledger:
+        """Every tensor, with the SHA-256 of the frozen ones."""
+        return freeze.ledger_of(self, asdict(self.backbone.provenance))
+
+    def verify(self, ledger: Ledger) -> list[str]:
+        """The frozen tensors of ``ledger`` that moved since, by name; empty if none did."""
+        return freeze.verify(self, ledger)
+
+    def trained_tensors(self) -> dict[str, nn.Parameter]:
+        """The parameters that learn, by name."""
+        return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a record taken from this model says of where it comes from."""
+        provenance = self.backbone.provenance
+        source = {"task": self.task.name, "backbone": provenance.name, "init": provenance.init, "step": self.step}
+        return source | ({"run": self.run_id} if self.run_id else {})
+
+    def run_with_cache(
+        self, inputs: Tensor, mask: Tensor | None = None, **options: Any
+    ) -> tuple[Tensor, capture.ActivationCache]:
+        """The logits and the activations; see :func:`fpt_viz.capture.run_with_cache`."""
+        return capture.run_with_cache(self, inputs, mask, **options)
+
+    def hooks(self, fwd_hooks: Iterable[tuple[tap.NameFilter, tap.Hook]]) -> AbstractContextManager[None]:
+        """Functions on named activations within a block; see :func:`fpt_viz.tap.hooked`."""
+        return tap.hooked(self, fwd_hooks)
+
+    def run_with_hooks(
+        self, inputs: Tensor, mask: Tensor | None = None, *, fwd_hooks: Iterable[tuple[tap.NameFilter, tap.Hook]]
+    ) -> Tensor:
+        """The logits of one forward pass under ``fwd_hooks``."""
+        with self.hooks(fwd_hooks):
+            return torch.as_tensor(self(inputs, mask))
+
+    def activation_names(self) -> list[str]:
+        """The names that ``run_with_cache`` and ``hooks`` know."""
+        return tap.activation_names(self.backbone)
+
+    def capture(self, batch: Batch, **options: Any) -> AttentionMaps:
+        """The attention on ``batch``; see :func:`fpt_viz.capture_attention`."""
+        return capture.capture_attention(self, batch, **options)
+
+    def ablated(
+        self, heads: Collection[tuple[int, int]], kind: Literal["zero"] = "zero"
+    ) -> AbstractContextManager[None]:
+        """The model without ``heads`` within a block; see :func:`fpt_viz.ablated`."""
+        return intervene.ablated(self, heads, kind)
+
+    def __repr__(self) -> str:
+        provenance = self.backbone.provenance
+        n_trained = sum(parameter.numel() for parameter in self.trained_tensors().values())
+        return (
+            f"FrozenPretrainedTransformer({provenance.name} {provenance.init}, {self.backbone.n_layers} layers, "
+            f"{self.task.name}; trains {n_trained:,} values in {', '.join(self.trained)})"
+        )
+
+
+@torch.no_grad()
+def _match_scale(linear: nn.Linear, task: Task, rms: float) -> None:
+    """Scale ``linear`` so that its output on training inputs has root mean square ``rms``, half of it from the bias.
+
+    The bias keeps the zero input (a bit 0, a black patch) away from the zero vector, on which RMSNorm's gradient grows
+    without bound.
+    """
+    inputs = task.sample(N_CALIBRATION, torch.Generator().manual_seed(0)).inputs
+    weighted = linear(inputs)  # the bias is zero
+    spread = weighted.pow(2).mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+    linear.weight.mul_(1 / spread)
+    nn.init.normal_(linear.bias)
+    linear.bias.div_(linear.bias.pow(2).mean().sqrt())
+    factor = rms / linear(inputs).pow(2).mean().sqrt()
+    linear.weight.mul_(factor)
+    linear.bias.mul_(factor)
+
+
+def build_model(config: RunConfig, *, device: str | torch.device = "cpu") -> FrozenPretrainedTransformer:
+    """The model that ``config`` describes, as it is before the first step."""
+    seed = config.train.seed
+    task = load_task(config.task.name, **config.task.options)
+    backbone = load_backbone(config.backbone.name, config.backbone.init, config.backbone.n_layers, seed=seed)
+    model = FrozenPretrainedTransformer(backbone, task, config.trained, input_init=config.input_init, seed=seed)
+    return model.to(device)
+
+
+def load_model(
+    record: RunRecord, *, device: str | torch.device = "cpu", task_file: str | Path | None = None
+) -> FrozenPretrainedTransformer:
+    """The trained model of a run: its backbone again, with the run's trained tensors; its logits are bit-equal.
+
+    Args:
+        record: From :func:`fpt_viz.load_run`.
+        device: Where the model goes.
+        task_file: The path of the run's task where that is a file of the user's own. Its code runs, so loading never
+            takes the path from the record; its SHA-256 must be the one that the record keeps.
+
+    Raises:
+        SourceError: The backbone's weights are missing, or are others than the run was trained on.
+        RecordError: The trained tensors do not fit the model.
+        ConfigError: ``task_file`` is missing or is another file.
+    """
+    config = RunConfig.from_dict(record.config)
+    if config.task.name.endswith(".py"):
+        config = replace(config, task=replace(config.task, name=_trusted(task_file, record)))
+    model = build_model(config)
+    path = record.path / ADAPTER
+    tensors, _ = store.read_tensors(path, "adapter")
+    trained = model.trained_tensors()
+    if set(tensors) != set(trained):
+        raise RecordError(f"{path} holds other tensors than the run trained: {sorted(set(tensors) ^ set(trained))[:3]}")
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            if tensors[name].shape != parameter.shape:
+                raise RecordError(
+                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, wanted {tuple(parameter.shape)}"
+                )
+            parameter.copy_(tensors[name])
+    moved = model.verify(record.ledger)
+    if moved:
+        raise SourceError(
+            f"the backbone's weights are not those that {record.path} was trained on: {len(moved)} frozen tensors "
+            f"differ from its ledger, such as {moved[0]}; wanted "
+            f"{record.ledger.backbone.get('identity') or config.backbone.name}"
+        )
+    model.run_id, model.step = record.result["run_id"], record.result["n_steps"]
+    return model.to(device).eval()
+
+
+def _trusted(task_file: str | Path | None, record: RunRecord) -> str:
+    """``task_file``, if it is the file that the run was trained on."""
+    name, wanted = record.config["task"]["name"], record.result.get("task_sha256")
+    if task_file is None:
+        raise ConfigError(f"the task of {record.path} is the file {name}, whose code would run: give task_file=PATH")
+    found = registry.file_sha256(str(task_file))
+    if found != wanted:
+        raise ConfigError(f"{task_file} is another file than the run was trained on: SHA-256 {found}, wanted {wanted}")
+    return str(task_file)
