@@ -1,0 +1,213 @@
+"""The training loop, as a generator of steps, and a whole run in its folder.
+
+The loop keeps a random state of its own: what a caller does between two steps changes nothing, and a run that is cut
+off and resumed ends with the same weights, bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import math
+from pathlib import Path
+import signal
+import threading
+from time import perf_counter
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from fpt_viz.config import RunConfig, TrainConfig
+from fpt_viz.errors import ConfigError, TrainingError
+from fpt_viz.measures.evaluate import evaluate
+from fpt_viz.model import FrozenPretrainedTransformer, build_model
+from fpt_viz.progress import shown
+from fpt_viz.records import Evaluation, RunRecord, Step, load_run
+from fpt_viz.run_folder import RunFolder
+from fpt_viz.tasks import Batch, Task
+from fpt_viz.training_state import TrainingState
+
+
+def train(
+    model: FrozenPretrainedTransformer,
+    task: Task | None = None,
+    config: TrainConfig | None = None,
+    *,
+    state: TrainingState | None = None,
+) -> Iterator[Step]:
+    """Train ``model`` in place, one gradient step for each item taken (:func:`run` takes them all).
+
+    Args:
+        model: On the device where it is to train.
+        task: None for the model's own.
+        config: None for the defaults.
+        state: Where to go on from; None for a new start. It is kept up to date, so that it can be saved after any step.
+
+    Raises:
+        TrainingError: The loss or gradient is not finite; the model's weights are then as after the step before.
+    """
+    task, config = task or model.task, config or TrainConfig()
+    state = state or TrainingState(model, config)
+    model.set_dropout(config.dropout)
+    device = state.device
+    before = state.elapsed_seconds
+    start = perf_counter()
+    while state.n_steps < config.n_steps and not state.done(config):
+        batch = task.sample(config.batch_size, state.data_rng).to(device)
+        rate = learning_rate(config, state.n_steps)
+        with state.own_rng():
+            measured = _gradient_step(model, task, batch, state, config, rate)
+        state.n_steps += 1
+        model.step = state.n_steps
+        checked = config.validate_every and state.n_steps % config.validate_every == 0
+        validation = evaluate(model, task, n_examples=config.n_validation, split="validation") if checked else None
+        if validation is not None:
+            state.note_check(solved=validation.exact == 1)
+        state.elapsed_seconds = before + perf_counter() - start
+        yield Step(
+            index=state.n_steps - 1,
+            measured=measured,
+            learning_rate=rate,
+            n_examples=len(batch),
+            elapsed_seconds=state.elapsed_seconds,
+            validation=validation,
+        )
+
+
+def _gradient_step(
+    model: FrozenPretrainedTransformer,
+    task: Task,
+    batch: Batch,
+    state: TrainingState,
+    config: TrainConfig,
+    rate: float,
+) -> dict[str, Tensor]:
+    """One forward and backward pass and one update, which is left out where the numbers are not finite."""
+    model.train()  # the caller may have evaluated since the last step
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.zero_grad()
+    logits = model(batch.inputs, batch.mask)
+    loss = task.loss(logits, batch.targets)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
+    _check_finite(loss.detach(), norm.detach(), state.n_steps)
+    state.optimizer.step()
+    accuracy = task.correct(logits.detach(), batch.targets).float().mean()
+    return {"loss": loss.detach(), "accuracy": accuracy, "grad_norm": norm.detach()}
+
+
+def _check_finite(loss: Tensor, norm: Tensor, n_steps: int) -> None:
+    for name, value in (("loss", float(loss)), ("gradient's norm", float(norm))):
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"the {name} is {value} at step {n_steps}, and the weights are left as before it: lower "
+                "train.learning_rate; where it happens at step 0 with input_init=paper, a zero input makes it, and "
+                "input_init=matched cures that"
+            )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of the zero-based ``step``: a linear rise over the warm-up, then the schedule."""
+    if step < config.n_warmup_steps:
+        return config.learning_rate * (step + 1) / config.n_warmup_steps
+    passed = (step - config.n_warmup_steps) / max(1, config.n_steps - config.n_warmup_steps)
+    factors = {"constant": 1.0, "linear": 1 - passed, "cosine": (1 + math.cos(math.pi * passed)) / 2}
+    return config.learning_rate * factors[config.schedule]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that was asked to stop, and whose state is saved."""
+
+
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> RunRecord:
+    """Train what ``config`` describes and leave a whole record of it in the folder ``out``.
+
+    Args:
+        config: What to train and how.
+        out: A new folder, unless ``resume`` or ``overwrite`` says otherwise.
+        device: ``"cpu"``, ``"cuda"`` or ``"mps"`` (accepted, and untested); None takes CUDA where there is one.
+        resume: Go on from the last checkpoint in ``out``; a finished run is returned as it is.
+        overwrite: Remove the run that ``out`` holds. Other files there are left alone.
+        progress: A bar on stderr; None shows it on a terminal.
+
+    Raises:
+        RunFolderError: ``out`` holds a run already, another process writes to it, or it holds another run than
+            ``config`` describes.
+        TrainingError: The loss or gradient is not finite.
+        Interrupted: Ctrl-C or SIGTERM came; the state is saved, and ``resume`` goes on.
+    """
+    chosen = pick_device(device)
+    with RunFolder.claim(Path(out), config, resume=resume, overwrite=overwrite) as folder:
+        if folder.finished:
+            return load_run(out)
+        model = build_model(config, device=chosen)
+        state = TrainingState(model, config.train)
+        folder.begin(model, state)
+        model.run_id = folder.run_id
+        with (
+            _stop_requests() as stopped,
+            shown(folder.run_id, config.train.n_steps, state.n_steps, visible=progress) as tell,
+        ):
+            for step in train(model, config=config.train, state=state):
+                folder.add(step)
+                tell(step)
+                if stopped.is_set():
+                    folder.checkpoint(state)
+                    raise Interrupted(
+                        f"stopped after {state.n_steps} steps, all saved: go on with --resume --out {out}"
+                    )
+                if state.n_steps % config.train.checkpoint_every == 0:
+                    folder.checkpoint(state)
+        folder.finish(model, state, _final(model, config.train))
+    return load_run(out)
+
+
+def _final(model: FrozenPretrainedTransformer, config: TrainConfig) -> Evaluation:
+    return evaluate(model, split="test", n_examples=1024, seed=config.seed)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The device called ``device``; None is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigError: The device is not there.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    kind = device.partition(":")[0]
+    if not available.get(kind, False):
+        there = ", ".join(name for name, has in available.items() if has)
+        raise ConfigError(f"no device {device!r} on this machine; there are: {there}")
+    return torch.device(device)
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set within the block, so that no step is cut in half; a second one breaks in."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # only the main thread hears signals
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
