@@ -1,0 +1,27 @@
+"""Figures as plain data, drawn for the screen (plotly) and for paper (matplotlib) from the same arrays.
+
+A :class:`Figure` holds panels, a :class:`Panel` holds marks. Drawing libraries are imported when a figure is drawn.
+"""
+
+from fpt_viz.export.colours import SCALES
+from fpt_viz.export.figure import SUFFIXES, Figure, Panel
+from fpt_viz.export.marks import Bars, Colours, Heatmap, HLine, Line, Mark, Points, Tiles, VLine
+from fpt_viz.export.presets import PRESETS, Preset
+
+__all__ = [
+    "PRESETS",
+    "SCALES",
+    "SUFFIXES",
+    "Bars",
+    "Colours",
+    "Figure",
+    "HLine",
+    "Heatmap",
+    "Line",
+    "Mark",
+    "Panel",
+    "Points",
+    "Preset",
+    "Tiles",
+    "VLine",
+]

@@ -1,0 +1,76 @@
+"""What both renderers reckon alike: shapes of panels, which labels fit, and where labels go that would overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+import math
+import textwrap
+
+from fpt_viz.export.figure import Panel
+from fpt_viz.export.marks import Colours, Heatmap, HLine, Tiles
+
+CHARACTER_WIDTH = 0.6
+"""Of a letter of a sans serif, as a share of the font size; on the wide side."""
+
+
+def picture(panel: Panel) -> Heatmap | Tiles | None:
+    """The mark that gives ``panel`` its cells, or None for a chart."""
+    return next((mark for mark in panel.marks if isinstance(mark, Heatmap | Tiles)), None)
+
+
+def cells(mark: Heatmap | Tiles) -> tuple[int, int, float]:
+    """The rows and columns that ``mark`` paints, and a cell's height as a share of its width."""
+    if isinstance(mark, Tiles):
+        rows, columns = mark.canvas().shape
+        return rows, columns, mark.cell_height
+    return mark.z.shape[0], mark.z.shape[1], mark.cell_height
+
+
+def ratio(panel: Panel) -> float:
+    """Height of the plotting area as a share of its width."""
+    mark = picture(panel)
+    if mark is None:
+        return panel.shape
+    rows, columns, cell_height = cells(mark)
+    return rows * cell_height / columns
+
+
+def colours_of(panel: Panel) -> Colours | None:
+    """What the colours of ``panel`` mean, if it has any."""
+    mark = picture(panel)
+    return mark.colours if mark else None
+
+
+def rows_of(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
+    """``panels`` in rows of ``columns``."""
+    return [list(panels[i : i + columns]) for i in range(0, len(panels), columns)]
+
+
+def every(n_labels: int, length: float, pitch: float) -> int:
+    """Each how manieth of ``n_labels`` fits along ``length`` with ``pitch`` between two; 1 where all do."""
+    return max(1, math.ceil(n_labels * pitch / length))
+
+
+def wrapped(text: str, width: float, font_size: float) -> str:
+    """``text`` in lines that fit ``width``, by a letter's usual width."""
+    return textwrap.fill(text, max(8, int(width / (font_size * CHARACTER_WIDTH))), break_long_words=False)
+
+
+def level_names(panel: Panel) -> dict[float, str]:
+    """What stands at the right end of each level of ``panel``; levels at one height share a line of words."""
+    names: dict[float, list[str]] = {}
+    for mark in panel.marks:
+        if isinstance(mark, HLine) and mark.label:
+            names.setdefault(mark.at, []).append(mark.label)
+    return {at: "\n".join(textwrap.fill(name, 16) for name in together) for at, together in names.items()}
+
+
+def spread(places: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """``places`` moved apart as little as needed so that neighbours of these ``sizes`` do not overlap."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = list(places)
+    for before, after in pairwise(order):
+        least = moved[before] + (sizes[before] + sizes[after]) / 2
+        moved[after] = max(moved[after], least)
+    return moved

@@ -1,0 +1,80 @@
+"""Words inside the axes of a paper figure: in cells, above tiles, at the ends of levels."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation
+
+from fpt_viz.export import _layout, colours as palette
+from fpt_viz.export.figure import Panel
+from fpt_viz.export.marks import Heatmap, Tiles
+from fpt_viz.export.presets import Preset
+
+LEAST_FONT_SIZE = 3.8
+"""In points; words in cells that would be smaller are left out."""
+
+
+def words_in_cells(panel: Panel, axes: Axes, preset: Preset) -> None:
+    """The words in the cells of a heatmap and above the tiles, as large as fits."""
+    mark = _layout.picture(panel)
+    if mark is None:
+        return
+    _, columns, cell_height = _layout.cells(mark)
+    box = axes.get_window_extent()
+    cell = box.width / columns
+    if isinstance(mark, Tiles):
+        _captions(mark, axes, cell, preset)
+    elif mark.text is not None:
+        longest = max((len(word) for row in mark.text for word in row), default=1)
+        size = min(0.9 * preset.font_size, cell * 0.92 / (longest * _layout.CHARACTER_WIDTH), 0.75 * cell * cell_height)
+        if size < LEAST_FONT_SIZE:
+            return
+        for (row, column), value in _items(mark):
+            ink = palette.text_on(palette.colour_at(mark.colours.scale, mark.colours.share(value)))
+            axes.text(column, row, mark.text[row][column], color=ink, fontsize=size, ha="center", va="center_baseline")
+
+
+def _items(mark: Heatmap) -> list[tuple[tuple[int, int], float]]:
+    rows, columns = mark.z.shape
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+    return [(place, float(mark.shown[place])) for place in places if mark.shown[place] == mark.shown[place]]
+
+
+def _captions(mark: Tiles, axes: Axes, cell: float, preset: Preset) -> None:
+    """Name each tile above it, with its value where both can be read; where neither can, only highlighted tiles."""
+    width, room = cell * mark.z.shape[3], 0.8 * cell * mark.cell_height * mark.gaps[0]
+    for valued in (True, False):
+        shown = {tile: mark.caption(tile, valued=valued) for tile in mark.all_tiles()}
+        longest = max(len(word) for word in shown.values())
+        size = min(0.8 * preset.font_size, 1.06 * width / (longest * _layout.CHARACTER_WIDTH), room)
+        if size >= LEAST_FONT_SIZE:
+            break
+    else:
+        size, shown = 0.7 * preset.font_size, {tile: mark.caption(tile) for tile in mark.highlighted}
+    for tile, word in shown.items():
+        top, left = mark.corner(*tile)
+        weight = "bold" if tile in mark.highlighted else "normal"
+        axes.annotate(
+            word, (left - 0.5, top - 0.5), xytext=(0, 1), textcoords="offset points", fontsize=size, weight=weight,
+            ha="left", va="bottom", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.2},
+        )  # fmt: skip
+
+
+def name_levels(panel: Panel, axes: Axes, font_size: float) -> list[Annotation]:
+    """The names of the levels of ``panel``, at the right of its axes."""
+    return [
+        axes.annotate(
+            name, (1, at), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
+            fontsize=font_size, color=palette.MUTED, va="center", ha="left", annotation_clip=False,
+        )
+        for at, name in _layout.level_names(panel).items()
+    ]  # fmt: skip
+
+
+def part_levels(names: list[Annotation]) -> None:
+    """Move level names apart that would overlap."""
+    boxes = [name.get_window_extent() for name in names]
+    places = [(box.y0 + box.y1) / 2 for box in boxes]
+    moved = _layout.spread(places, [box.height + 1 for box in boxes])
+    for name, place, to in zip(names, places, moved, strict=True):
+        name.set_position((3, to - place))

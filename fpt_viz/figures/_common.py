@@ -1,0 +1,130 @@
+"""What several figures say and do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+import math
+from typing import Any, SupportsFloat
+
+from jaxtyping import Shaped
+import numpy as np
+from torch import Tensor
+
+from fpt_viz.errors import ConfigError
+from fpt_viz.records import Evaluation, RunRecord
+
+Head = tuple[int, int]
+"""Layer and head, both zero-based."""
+Array = Shaped[np.ndarray, "..."]
+
+
+def array(tensor: Tensor) -> Array:
+    """``tensor`` as numpy; half precision becomes float32, all else keeps its numbers."""
+    plain = tensor.detach().cpu()
+    return (plain.float() if plain.dtype.itemsize < 4 and plain.is_floating_point() else plain).numpy()
+
+
+def head_name(head: Head) -> str:
+    """``"L3H5"`` for layer 3, head 5."""
+    return f"L{head[0]}H{head[1]}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """``"a, b and c"``."""
+    *before, last = words
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+def short(value: SupportsFloat) -> str:
+    """Two decimals without the leading zero, as in ``".58"`` and ``"-.01"``."""
+    rounded = f"{float(value):.2f}"
+    return "0" if float(rounded) == 0 else rounded.replace("0.", ".", 1)
+
+
+def percent(value: SupportsFloat) -> str:
+    """``"84.4 %"``."""
+    return f"{100 * float(value):.1f} %"
+
+
+def number(value: SupportsFloat) -> str:
+    """``value`` to three decimals, for words that are compared with the data."""
+    return f"{float(value):.3f}"
+
+
+def interval(bounds: Sequence[SupportsFloat]) -> str:
+    """``"0.551 to 0.602"``."""
+    return f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def origin(source: Mapping[str, Any]) -> str:
+    """The model and task of a picture, as far as ``source`` tells: ``"minilm pretrained on bit_xor, seed 0"``."""
+    model = " ".join(str(source[name]) for name in ("backbone", "init") if source.get(name))
+    seed = f", seed {source['seed']}" if source.get("seed") is not None else ""
+    task = f" on {source['task']}" if source.get("task") else ""
+    return f"{model or 'a model'}{task}{seed}"
+
+
+def place_of(value: int, there: Sequence[int], what: str) -> int:
+    """Where ``value`` stands in ``there``; an error lists what there is."""
+    if value not in there:
+        raise ConfigError(f"there is no {what} {value} here; there {_are(list(there), what)}")
+    return list(there).index(value)
+
+
+def _are(there: list[int], what: str) -> str:
+    if not there:
+        return f"is no {what} at all"
+    contiguous = there == list(range(there[0], there[-1] + 1)) and len(there) > 2
+    every = f"{there[0]} to {there[-1]}" if contiguous else ", ".join(map(str, there))
+    return f"{'is' if len(there) == 1 else 'are'} {what}{'' if len(there) == 1 else 's'} {every}"
+
+
+def scale_top(values: Array) -> float:
+    """The end of a scale that starts at 0: the largest value, rounded up to a twentieth."""
+    largest = float(np.nanmax(values)) if values.size and not np.all(np.isnan(values)) else 0.0
+    return max(0.05, math.ceil(round(largest * 20, 6)) / 20)
+
+
+def as_runs(runs: RunRecord | Iterable[RunRecord]) -> list[RunRecord]:
+    """``runs`` as a list of one or more runs of one task."""
+    records = [runs] if isinstance(runs, RunRecord) else list(runs)
+    if not records:
+        raise ConfigError("no run was given: this figure shows one RunRecord or several")
+    tasks = {str(record.config["task"]["name"]) for record in records}
+    if len(tasks) > 1:
+        raise ConfigError(f"accuracies of different tasks share no axis; the runs given are of {listed(sorted(tasks))}")
+    return records
+
+
+def run_names(runs: Sequence[RunRecord]) -> list[str]:
+    """What tells ``runs`` apart in a legend; those of one name are numbered."""
+    names = [record.name for record in runs]
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        seen[name] = seen.get(name, 0) + 1
+        if names.count(name) > 1:
+            names[i] = f"{name} ({seen[name]})" if seen[name] > 1 else name
+    return names
+
+
+def levels(evaluations: Iterable[Evaluation]) -> dict[str, float]:
+    """Chance and the accuracy of every solver that needs no routing, by name."""
+    found: dict[str, float] = {}
+    for evaluation in evaluations:
+        found.setdefault("chance", evaluation.chance)
+        for name, value in evaluation.trivial.items():
+            found.setdefault(name.replace("_", " "), value)
+    return found
+
+
+def merged_levels(evaluations: Iterable[Evaluation]) -> list[tuple[float, str]]:
+    """Each level once, with the names of all that reach it, as in ``(0.5, "chance, constant 50.0 %")``."""
+    by_value: dict[float, list[str]] = {}
+    for name, value in levels(evaluations).items():
+        by_value.setdefault(round(value, 4), []).append(name)
+    return [(value, f"{', '.join(names)} {percent(value)}") for value, names in by_value.items()]
+
+
+def merged_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One source as it is; several under ``runs``."""
+    return dict(sources[0]) if len(sources) == 1 else {"runs": [dict(source) for source in sources]}
