@@ -1,0 +1,1 @@
+"""How fast the package is, measured: ratios within one run, medians, and the machine's own ceilings beside them."""
