@@ -4,7 +4,8 @@ A :class:`Figure` holds panels, a :class:`Panel` holds marks. Drawing libraries 
 """
 
 from fpt_viz.export.colours import SCALES
-from fpt_viz.export.figure import SUFFIXES, Figure, Panel
+from fpt_viz.export.description import Panel
+from fpt_viz.export.figure import SUFFIXES, Figure
 from fpt_viz.export.marks import Bars, Colours, Heatmap, HLine, Line, Mark, Points, Tiles, VLine
 from fpt_viz.export.presets import PRESETS, Preset
 

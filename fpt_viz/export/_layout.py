@@ -7,7 +7,7 @@ from itertools import pairwise
 import math
 import textwrap
 
-from fpt_viz.export.figure import Panel
+from fpt_viz.export.description import Panel
 from fpt_viz.export.marks import Colours, Heatmap, HLine, Tiles
 
 CHARACTER_WIDTH = 0.6

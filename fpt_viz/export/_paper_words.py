@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from fpt_viz.export import _layout, colours as palette
-from fpt_viz.export.figure import Panel
+from fpt_viz.export.description import Panel
 from fpt_viz.export.marks import Heatmap, Tiles
 from fpt_viz.export.presets import Preset
 

@@ -24,7 +24,7 @@ from fpt_viz.export import _layout, colours as palette
 from fpt_viz.export._paper_marks import colour_map, draw_mark, normalised
 from fpt_viz.export._paper_style import settings
 from fpt_viz.export._paper_words import name_levels, part_levels, words_in_cells
-from fpt_viz.export.figure import Figure, Panel
+from fpt_viz.export.description import Description, Panel
 from fpt_viz.export.marks import Bars, Colours, Heatmap, Tiles
 from fpt_viz.export.presets import Preset
 
@@ -35,7 +35,7 @@ MOST_CHART_HEIGHT = 28
 """Of a chart's plotting area, in font sizes."""
 
 
-def render(figure: Figure, suffix: str, preset: Preset, *, dpi: int = 300) -> bytes:
+def render(figure: Description, suffix: str, preset: Preset, *, dpi: int = 300) -> bytes:
     """The file for ``figure``: ``suffix`` is pdf, svg or png; the same figure gives the same bytes."""
     content = io.BytesIO()
     source = json.dumps(figure.source, sort_keys=True, default=str)
@@ -53,7 +53,7 @@ def render(figure: Figure, suffix: str, preset: Preset, *, dpi: int = 300) -> by
     return content.getvalue().decode().replace("<svg ", label, 1).encode()
 
 
-def draw(figure: Figure, preset: Preset) -> Sheet:
+def draw(figure: Description, preset: Preset) -> Sheet:
     """``figure`` as a matplotlib figure of the preset's width, as high as its content needs."""
     with settings(preset):
         sheet = Sheet(figsize=(preset.width_inches, preset.width_inches), dpi=POINTS_PER_INCH)
@@ -165,7 +165,9 @@ def _colour_bar(axes: Axes, colours: Colours, width: float, n_letters: float) ->
     bar.outline.set_linewidth(0.4)
 
 
-def _arrange(sheet: Sheet, figure: Figure, preset: Preset, *, rows: list[list[_Drawn]], legend: dict[str, Any]) -> None:
+def _arrange(
+    sheet: Sheet, figure: Description, preset: Preset, *, rows: list[list[_Drawn]], legend: dict[str, Any]
+) -> None:
     """Give each panel its shape, and title, legend and note their strips above and below; sets the page's height."""
     width, size = preset.width_inches * POINTS_PER_INCH, preset.font_size
     title = _strip(sheet, figure.title, width, 1.1 * size, weight="bold") if preset.headed else None

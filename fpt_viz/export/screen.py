@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from fpt_viz.export import _layout, colours as palette
 from fpt_viz.export._screen_marks import draw_mark
-from fpt_viz.export.figure import Figure, Panel
+from fpt_viz.export.description import Description, Panel
 from fpt_viz.export.marks import Bars, Colours, Heatmap, Line, Points, Tiles
 
 WIDTH, MOST_WIDTH = 760, 1_100
@@ -27,7 +27,7 @@ CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["
 FONT = "system-ui, 'Open Sans', 'Liberation Sans', Arial, sans-serif"
 
 
-def draw(figure: Figure, *, columns: int, headed: bool = True) -> go.Figure:
+def draw(figure: Description, *, columns: int, headed: bool = True) -> go.Figure:
     """``figure`` in plotly, ``columns`` panels beside each other, at its natural size."""
     columns = min(columns, len(figure.panels))
     rows = _layout.rows_of(figure.panels, columns)
@@ -54,7 +54,7 @@ def draw(figure: Figure, *, columns: int, headed: bool = True) -> go.Figure:
     return drawn.update_layout(width=width, height=round(total + margin["t"] + margin["b"]), margin=margin)
 
 
-def fragment(figure: Figure, div_id: str, *, columns: int) -> str:
+def fragment(figure: Description, div_id: str, *, columns: int) -> str:
     """The figure as a box that scales with its page, which brings plotly.js, title and note."""
     drawn = draw(figure, columns=columns, headed=False)
     width, height = drawn.layout.width, drawn.layout.height
@@ -71,7 +71,7 @@ def fragment(figure: Figure, div_id: str, *, columns: int) -> str:
     )
 
 
-def page(figure: Figure) -> str:
+def page(figure: Description) -> str:
     """One HTML file with plotly.js inside."""
     note = f"<p>{escape(figure.note)}</p>" if figure.note else ""
     source = escape(json.dumps(figure.source, sort_keys=True, default=str))
@@ -106,18 +106,18 @@ def _script_safe(value: Any) -> str:
     return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028")
 
 
-def _titled(figure: Figure) -> bool:
+def _titled(figure: Description) -> bool:
     return any(panel.title for panel in figure.panels)
 
 
-def _width(figure: Figure, columns: int) -> int:
+def _width(figure: Description, columns: int) -> int:
     across = [mark.z.shape[1] for mark in figure.marks() if isinstance(mark, Tiles)]
     return int(
         min(MOST_WIDTH, max([WIDTH, 560 * columns if columns > 1 else 0, *(150 + TILE_WIDTH * n for n in across)]))
     )
 
 
-def _least_width(figure: Figure) -> int:
+def _least_width(figure: Description) -> int:
     """In pixels; on a narrower screen the figure scrolls sideways."""
     tiles = [130 + 58 * mark.z.shape[1] for mark in figure.marks() if isinstance(mark, Tiles)]
     heatmaps = [mark for mark in figure.marks() if isinstance(mark, Heatmap)]
@@ -134,7 +134,7 @@ def _height(panel: Panel, width: float) -> float:
     return max(60.0, width * _layout.ratio(panel))
 
 
-def _margins(figure: Figure, width: int, *, headed: bool) -> dict[str, int]:
+def _margins(figure: Description, width: int, *, headed: bool) -> dict[str, int]:
     """Room in pixels for what stands around the panels."""
     names = [name for panel in figure.panels for name in _layout.level_names(panel).values()]
     right = max((len(line) for name in names for line in name.split("\n")), default=0) * 7 + 16
@@ -158,7 +158,7 @@ def _tick_labels(panel: Panel) -> tuple[str, ...]:
     return panel.y_ticks[1] if panel.y_ticks else ()
 
 
-def _note(figure: Figure, width: int) -> str:
+def _note(figure: Description, width: int) -> str:
     return escape(_layout.wrapped(figure.note, float(width - 40), 11.5)).replace("\n", "<br>")
 
 
@@ -251,7 +251,7 @@ def _name_levels(drawn: go.Figure, panel: Panel, place: dict[str, int], height: 
         )
 
 
-def _dress(drawn: go.Figure, figure: Figure, *, headed: bool) -> None:
+def _dress(drawn: go.Figure, figure: Description, *, headed: bool) -> None:
     """Letters, axes and legend of the whole figure."""
     axis = {
         "gridcolor": palette.GRID, "linecolor": palette.MUTED, "zeroline": False, "ticks": "outside", "ticklen": 4,

@@ -6,7 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
-from fpt_viz.figures._common import Head, head_name, interval, listed, number, origin, short
+from fpt_viz.figures.base import Head, head_name, interval, listed, number, origin, short
 from fpt_viz.records import AblationEffects, HeadStatistics
 
 __all__ = ["ablation_effects"]

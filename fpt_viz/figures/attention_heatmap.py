@@ -6,7 +6,7 @@ from jaxtyping import Bool, Int
 import numpy as np
 
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
-from fpt_viz.figures._common import array, head_name, listed, number, origin, place_of
+from fpt_viz.figures.base import array, head_name, listed, number, origin, place_of
 from fpt_viz.records import AttentionMaps
 
 __all__ = ["attention_heatmap"]

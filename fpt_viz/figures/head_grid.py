@@ -8,7 +8,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Tiles
-from fpt_viz.figures._common import Array, Head, array, head_name, listed, number, origin, place_of, scale_top, short
+from fpt_viz.figures.base import Array, Head, array, head_name, listed, number, origin, place_of, scale_top, short
 from fpt_viz.records import AttentionMaps, HeadStatistics
 
 __all__ = ["head_grid"]

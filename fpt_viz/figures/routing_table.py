@@ -7,7 +7,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, Mark, Panel, Points, VLine
-from fpt_viz.figures._common import Head, array, head_name, interval, listed, number, origin
+from fpt_viz.figures.base import Head, array, head_name, interval, listed, number, origin
 from fpt_viz.records import HeadStatistics
 
 __all__ = ["routing_table"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from fpt_viz.export import Bars, Figure, HLine, Panel, Points
-from fpt_viz.figures._common import (
+from fpt_viz.figures.base import (
     as_runs,
     interval,
     levels,

@@ -6,7 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, HLine, Line, Panel, Points
-from fpt_viz.figures._common import interval, number, origin
+from fpt_viz.figures.base import interval, number, origin
 from fpt_viz.records import TopHeadsEffects
 
 __all__ = ["top_heads"]

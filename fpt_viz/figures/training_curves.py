@@ -9,7 +9,7 @@ from jaxtyping import Float
 import numpy as np
 
 from fpt_viz.export import Figure, HLine, Line, Mark, Panel, Points
-from fpt_viz.figures._common import as_runs, levels, listed, merged_levels, merged_source, number, percent, run_names
+from fpt_viz.figures.base import as_runs, levels, listed, merged_levels, merged_source, number, percent, run_names
 from fpt_viz.records import RunRecord
 
 __all__ = ["training_curves"]
