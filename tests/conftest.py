@@ -1,0 +1,115 @@
+"""What all tests share: shape checks at run time, one thread a worker, seeded randomness, and no silent skip in CI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import os
+from pathlib import Path
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import jaxtyping
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    import torch
+
+IN_CI = os.environ.get("CI", "").lower() == "true"
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+# Every shape and type in our annotations is checked while tests run, and at no other time.
+jaxtyping.install_import_hook("fpt_viz", "beartype.beartype")
+
+# Nothing may be downloaded: a test that tries fails at once, with the name of what it asked for.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg"}
+if IS_WORKER:  # two workers on two cores: more threads than one each only get in each other's way
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests marked ``cuda`` where there is no such device: no machine of CI has one."""
+    if not any(item.get_closest_marker("cuda") for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        left_out = [item for item in items if item.get_closest_marker("cuda")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, and CI=true allows no skip. {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[Any]:
+    """Where CI=true, a skipped test is a failed one."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[Any]:
+    """Where CI=true, a file that skips itself is a failed one."""
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The top of the checkout."""
+    return Path(__file__).parents[1]
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A generator with a fixed seed, so that a test draws the same examples each time."""
+    import torch
+
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _global_rng_of_each_test_is_its_own() -> Iterator[None]:
+    """Start each test at one global seed and leave no trace of it, so that no test depends on those before it."""
+    import numpy as np
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    yield
+    torch.set_rng_state(before[0])
+    np.random.set_state(before[1])
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",  # tests may run as root
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, headless; the environment variable CHROMIUM names another one."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium: install it (Debian: apt-get install chromium) or name one in CHROMIUM")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, headless=True, args=list(CHROMIUM_FLAGS))
+        yield browser
+        browser.close()
