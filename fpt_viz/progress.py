@@ -41,8 +41,8 @@ def shown(title: str, n_steps: int, done: int, *, visible: bool | None = None) -
         last: list[float] = []  # elapsed seconds at the last look, examples since
 
         def update(step: Step) -> None:
-            if not last:  # steps of an earlier sitting took their own time
-                last[:] = [step.elapsed_seconds if step.index else 0.0, 0.0]
+            if not last:  # of a resumed run the clock starts at the end of this step, which then counts for nothing
+                last[:] = [step.elapsed_seconds, -step.n_examples] if step.index else [0.0, 0.0]
             last[1] += step.n_examples
             passed = step.elapsed_seconds - last[0]
             if passed >= UPDATE_SECONDS or step.index + 1 == n_steps:

@@ -45,7 +45,15 @@ class Gpt2(Backbone):
         "gpt2-large": Preset(config={"n_layer": 36, "n_head": 20, "n_embd": 1280}),
         "gpt2-xl": Preset(config={"n_layer": 48, "n_head": 25, "n_embd": 1600}),
         "gpt2-tiny-random": Preset(
-            config={"n_layer": 3, "n_head": 4, "n_embd": 32, "n_positions": 160, "vocab_size": 64},
+            config={
+                "n_layer": 3,
+                "n_head": 4,
+                "n_embd": 32,
+                "n_positions": 160,
+                "vocab_size": 64,
+                "bos_token_id": None,  # GPT-2's own lie outside so small a vocabulary
+                "eos_token_id": None,
+            },
         ),
     }
 
