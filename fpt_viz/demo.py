@@ -111,6 +111,9 @@ class DemoResult:
                     "accuracy_drop": row["accuracy_drop"],
                     "random_drop": row["random_accuracy_drop"],
                     "interval": row["accuracy_interval"],
+                    "logit_drop": row["logit_drop"],
+                    "random_logit_drop": row["random_logit_drop"],
+                    "logit_interval": row["logit_interval"],
                 }
                 for row in rows
             ],
@@ -234,7 +237,9 @@ def _figures(result: DemoResult) -> dict[str, Figure]:
         "attention_heatmap": attention_heatmap(maps, layer=layer, head=head),
         "routing_table": routing_table(result.validation, result.test),
         "ablation_effects": ablation_effects(result.single, stats=result.validation),
+        "ablation_effects_logit": ablation_effects(result.single, stats=result.validation, outcome="logit"),
         "top_heads": top_heads(result.top),
+        "top_heads_logit": top_heads(result.top, outcome="logit"),
     }
 
 
@@ -283,14 +288,24 @@ def _cutting(result: DemoResult) -> list[str]:
     """What the best heads are worth."""
     rows = result.top.rows()
     one, most = rows[0], rows[-1]
+    n_sets = len(result.top.random[-1].sets)
     lines = [
-        f"Cutting that head alone changes the accuracy by {-100 * one['accuracy_drop']:+.1f} points, cutting the best "
-        f"{most['k']} by {-100 * most['accuracy_drop']:+.1f}; {most['k']} random heads: "
-        f"{-100 * most['random_accuracy_drop']:+.1f} on average over {len(result.top.random[-1].sets)} sets."
+        f"Cutting that head alone changes the accuracy by {_points(one['accuracy_drop'])} points, cutting the best "
+        f"{most['k']} together by {_points(most['accuracy_drop'])}; {most['k']} random heads: "
+        f"{_points(most['random_accuracy_drop'])} on average over {n_sets} sets.",
+        f"The right answer leads the wrong one by {result.top.top.baseline_logit:.1f} logits; without that head the "
+        f"lead falls by {one['logit_drop']:.2f}, without the best {most['k']} by {most['logit_drop']:.2f}, without "
+        f"{most['k']} random heads by {most['random_logit_drop']:.2f}.",
     ]
     if abs(one["accuracy_drop"]) < 0.05:
         lines.append("One head alone costs little: others do the same work, or its attention was not what counted.")
     return lines
+
+
+def _points(drop: float) -> str:
+    """A drop as a change in percentage points, with its sign."""
+    change = round(-100 * drop, 1)
+    return f"{change:+.1f}" if change else "0.0"
 
 
 @contextlib.contextmanager

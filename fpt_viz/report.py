@@ -14,7 +14,7 @@ from fpt_viz.errors import UnknownNameError
 from fpt_viz.export import Figure
 from fpt_viz.figures.ablation_effects import ablation_effects
 from fpt_viz.figures.attention_heatmap import attention_heatmap
-from fpt_viz.figures.base import array, as_runs, head_name, listed, run_names, scale_top
+from fpt_viz.figures.base import OutcomeName, array, as_runs, head_name, listed, run_names, scale_top
 from fpt_viz.figures.head_grid import head_grid
 from fpt_viz.figures.routing_table import routing_table
 from fpt_viz.figures.run_comparison import run_comparison
@@ -23,6 +23,8 @@ from fpt_viz.figures.training_curves import training_curves
 from fpt_viz.records import HeadStatistics, Ledger, RunRecord, store
 from fpt_viz.records.run import CONFIG
 
+OUTCOMES_SHOWN: tuple[OutcomeName, ...] = ("accuracy", "logit")
+"""Of an ablation: what is asked for, and what moves before it does."""
 NO_CAUSAL_CHECK = (
     "No head of these runs was ablated, so nothing here shows which heads the answer depends on: the pictures above "
     "say what the heads read, and no more."
@@ -218,11 +220,11 @@ def _doing(page: _Page, record: RunRecord, statistics: _Statistics) -> tuple[lis
         missing.append(("The effect of cutting single heads was not measured on this run.", "ablate"))
     else:
         stats = statistics[0] if statistics else record.statistics()
-        drawn.append(page.drawn(ablation_effects(single, stats=stats)))
+        drawn += [page.drawn(ablation_effects(single, stats=stats, outcome=outcome)) for outcome in OUTCOMES_SHOWN]
     if together is None:
         missing.append(("The heads with the highest routing scores were not cut together on this run.", ""))
     else:
-        drawn.append(page.drawn(top_heads(together)))
+        drawn += [page.drawn(top_heads(together, outcome=outcome)) for outcome in OUTCOMES_SHOWN]
     return drawn, missing
 
 

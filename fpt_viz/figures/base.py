@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 import math
-from typing import Any, SupportsFloat
+from typing import Any, Literal, NamedTuple, SupportsFloat
 
 from jaxtyping import Shaped
 import numpy as np
 from torch import Tensor
 
-from fpt_viz.errors import ConfigError
+from fpt_viz.errors import ConfigError, UnknownNameError
 from fpt_viz.records import Evaluation, RunRecord
 
 Head = tuple[int, int]
@@ -128,3 +128,45 @@ def merged_levels(evaluations: Iterable[Evaluation]) -> list[tuple[float, str]]:
 def merged_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One source as it is; several under ``runs``."""
     return dict(sources[0]) if len(sources) == 1 else {"runs": [dict(source) for source in sources]}
+
+
+class Outcome(NamedTuple):
+    """One of the three things that an ablation changes, and how it is said."""
+
+    change: str
+    """Field of the effects that holds the change."""
+    interval: str
+    """Field that holds its intervals."""
+    baseline: str
+    """Field that holds the value without any cut."""
+    words: str
+    """The change, in a title or sentence."""
+    axis: str
+    """The change, beside a scale, with its unit."""
+    of: str
+    """What is measured."""
+    least_extent: float
+    """A scale is at least so wide, so that noise does not look like an effect."""
+
+
+OUTCOMES = {
+    "accuracy": Outcome(
+        "accuracy_drop", "accuracy_interval", "baseline_accuracy", "drop in accuracy", "accuracy drop (0 to 1)",
+        "accuracy", 0.01,
+    ),
+    "loss": Outcome(
+        "loss_rise", "loss_interval", "baseline_loss", "rise in loss", "loss rise (nats a target)", "loss", 0.01,
+    ),
+    "logit": Outcome(
+        "logit_drop", "logit_interval", "baseline_logit", "drop in logit difference", "logit difference drop",
+        "logit difference", 0.1,
+    ),
+}  # fmt: skip
+OutcomeName = Literal["accuracy", "loss", "logit"]
+
+
+def outcome_named(name: str) -> Outcome:
+    """The outcome called ``name``."""
+    if name not in OUTCOMES:
+        raise UnknownNameError("outcome", name, OUTCOMES)
+    return OUTCOMES[name]

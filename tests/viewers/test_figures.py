@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fpt_viz import registry
-from fpt_viz.errors import ConfigError, RecordError
+from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
 from fpt_viz.export import Bars, Figure, Heatmap, HLine, Line, Points, Tiles, VLine
+from fpt_viz.figures.base import outcome_named
 from fpt_viz.records import AttentionMaps
 
 BEST = (1, 2)  # the head that routes in the records of conftest.py
@@ -310,6 +311,19 @@ def test_ablation_of_some_heads_leaves_the_others_blank(runs):
     assert (mark.x_labels, mark.y_labels) == (("1",), ("0", "1"))
     with pytest.raises(ConfigError, match="sets of 1, 2, 4 and 8"):
         show("ablation_effects", runs[0].top_heads().top)
+
+
+@pytest.mark.parametrize("outcome", ["loss", "logit"])
+def test_an_ablation_can_be_shown_by_each_of_its_outcomes(runs, outcome):
+    single, together = runs[0].ablation(), runs[0].top_heads()
+    change = {"loss": "loss_rise", "logit": "logit_drop"}[outcome]
+
+    shown = mark_of(show("ablation_effects", single, outcome=outcome), Heatmap)
+    np.testing.assert_allclose(np.sort(shown.z.ravel()), np.sort(getattr(single, change)))
+    lines = [mark for mark in show("top_heads", together, outcome=outcome).marks() if isinstance(mark, Line)]
+    np.testing.assert_allclose(lines[-1].y, getattr(together.top, change))
+    with pytest.raises(UnknownNameError, match="logit"):
+        outcome_named("logits")
 
 
 def test_top_heads_stand_beside_random_sets(runs):

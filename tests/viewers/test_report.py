@@ -14,7 +14,7 @@ from fpt_viz.records import load_run
 from fpt_viz.records.run import seal
 from fpt_viz.report import NO_CAUSAL_CHECK, write_report
 
-N_FIGURES = 7  # comparison, curves, and of the measured run: grid, heatmap, routing, two of ablation
+N_FIGURES = 9  # comparison, curves, and of the measured run: grid, heatmap, routing, four of ablation
 
 
 @pytest.fixture(scope="module")
