@@ -1,0 +1,162 @@
+"""What a function is given on the command line: its options as text, and what a run has saved for it.
+
+A figure's first parameter says by its type what the figure shows; further parameters of such a type that have a default
+are filled where the run has it. A measure gets the model, its task and its options; ``ranking`` comes from the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import inspect
+import shlex
+import tomllib
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
+from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
+
+TEST_STATISTICS = "head_statistics_test.safetensors"
+
+
+class Saved(NamedTuple):
+    """Something that may lie beside a run."""
+
+    what: str
+    read: Callable[[RunRecord], Any]
+    """Gives None where it is not there."""
+    command: str
+    """Makes it, given the run's folder."""
+
+
+def test_statistics(record: RunRecord) -> HeadStatistics | None:
+    """The head statistics on test saved beside the run, if there are any."""
+    path = record.path / TEST_STATISTICS
+    return HeadStatistics.load(path) if path.exists() else None
+
+
+SAVED: dict[type, Saved] = {
+    HeadStatistics: Saved("head statistics", RunRecord.statistics, "statistics"),
+    AttentionMaps: Saved("captured attention", RunRecord.maps, "capture"),
+    AblationEffects: Saved("effects of cutting single heads", RunRecord.ablation, "ablate"),
+    TopHeadsEffects: Saved("effects of cutting the best heads", RunRecord.top_heads, "measure ablate_top_heads"),
+}
+ON_TEST = Saved("head statistics on test", test_statistics, "statistics")
+"""What a parameter called ``test`` is given."""
+
+
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as a mapping; a value is read as TOML, and is a text where it is no TOML.
+
+    Raises:
+        ConfigError: A text of another form.
+    """
+    found = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set takes NAME=VALUE, got {setting!r}; what is no setting must stand before --set")
+        found[name.strip()] = _value(text.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    plain = list(read) == ["value"] and isinstance(read["value"], bool | int | float | str | list)
+    return read["value"] if plain else text
+
+
+def for_figure(
+    name: str, figure: Callable[..., Any], records: Sequence[RunRecord], settings: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The positional and keyword arguments of ``figure``.
+
+    Raises:
+        RecordError: What it shows is not saved beside the run; the message names the command that makes it.
+        ConfigError: Several runs for a figure that shows one, or an option of the wrong type.
+        UnknownNameError: No such option.
+    """
+    hints = get_type_hints(figure)
+    first, *others = inspect.signature(figure).parameters
+    from_runs = {other for other in others if _saved_types(hints[other])}
+    options = checked_options(name, hints, settings, [other for other in others if other not in from_runs])
+    if RunRecord in _members(hints[first]):
+        return [list(records)], options
+    if len(records) != 1:
+        raise ConfigError(f"{name} shows one run, got {len(records)}")
+    [record] = records
+    shown = _first_saved(name, _saved_types(hints[first]), record)
+    also = {other: _saved(other, hints[other]).read(record) for other in from_runs}
+    return [shown], options | {other: value for other, value in also.items() if value is not None}
+
+
+def for_measure(
+    name: str, measure: Callable[..., Any], record: RunRecord, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The keyword arguments of ``measure``, which is given the model first.
+
+    Raises:
+        RecordError: It needs a ranking of the heads, and the run has no statistics.
+        ConfigError: An option of the wrong type.
+        UnknownNameError: No such option.
+    """
+    hints = get_type_hints(measure)
+    own = [p for p in inspect.signature(measure).parameters if p not in ("model", "task", "ranking")]
+    options = checked_options(name, hints, settings, own)
+    if "ranking" in hints:
+        options["ranking"] = _first_saved(name, [HeadStatistics], record).ranking()
+    return options
+
+
+def checked_options(
+    of: str, hints: Mapping[str, Any], settings: Mapping[str, Any], known: Sequence[str]
+) -> dict[str, Any]:
+    """``settings``, each one of the ``known`` options and of the type that ``hints`` says."""
+    for option, value in settings.items():
+        if option not in known:
+            raise UnknownNameError(f"option of {of}", option, known)
+        if not _fits(value, hints[option]):
+            wanted = hints[option].__name__ if isinstance(hints[option], type) else str(hints[option])
+            raise ConfigError(f"{option} of {of} must be {wanted.replace('typing.', '')}, got {value!r}")
+    return dict(settings)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, member) for member in get_args(hint))
+    if origin is Literal:
+        return value in get_args(hint)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
+    plain = origin or hint
+    is_text = isinstance(value, str)
+    return isinstance(value, plain) and (plain is str) == is_text
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _saved_types(hint: Any) -> list[type]:
+    return [member for member in _members(hint) if member in SAVED]
+
+
+def _saved(parameter: str, hint: Any) -> Saved:
+    return ON_TEST if parameter == "test" else SAVED[_saved_types(hint)[0]]
+
+
+def _first_saved(name: str, types: Sequence[type], record: RunRecord) -> Any:
+    """The first of ``types`` that lies beside the run."""
+    for kind in types:
+        found = SAVED[kind].read(record)
+        if found is not None:
+            return found
+    wanted = SAVED[types[0]]
+    raise RecordError(
+        f"{name} needs {wanted.what}, and there are none beside the run in {record.path}: "
+        f"fpt-viz {wanted.command} {shlex.quote(str(record.path))} makes them"
+    )

@@ -1,0 +1,120 @@
+"""The commands that read what is saved, and those about this machine."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+import ast
+from dataclasses import asdict
+import os
+from pathlib import Path
+import sys
+from typing import NoReturn
+
+from fpt_viz import registry
+from fpt_viz.cli.answer import Answer, Table
+from fpt_viz.cli.words import percent, span, word
+from fpt_viz.errors import ConfigError, UnknownNameError
+
+FOLDERS = {"tasks": "tasks", "analyses": "analysis", "measures": "measures", "figures": "figures"}
+"""What can be listed without importing it, and the folder of it."""
+
+
+def compare(arguments: Namespace) -> Answer:
+    """Several runs, one row a system."""
+    from fpt_viz.records import load_run
+    from fpt_viz.tables import compared
+
+    rows = compared([load_run(path) for path in arguments.runs])
+    columns = ("system", "task", "seeds", "test accuracy", "95 % interval", "paper")
+    cells = [
+        (
+            row.system,
+            row.task,
+            word(row.seeds),
+            percent(row.mean),
+            span([100 * bound for bound in row.interval], 2),
+            "-" if row.paper is None else percent(row.paper),
+        )
+        for row in rows
+    ]
+    return Answer({"rows": [asdict(row) for row in rows]}, [Table(columns, cells)])
+
+
+def figure(arguments: Namespace) -> Answer:
+    """A figure of saved runs, in a file."""
+    from fpt_viz.cli.given import for_figure, parsed
+    from fpt_viz.export import PRESETS, SUFFIXES
+    from fpt_viz.records import load_run
+
+    function = registry.load("figures", arguments.name)
+    if arguments.preset not in PRESETS:
+        raise UnknownNameError("preset", arguments.preset, PRESETS)
+    suffix = arguments.out.suffix.removeprefix(".")
+    if suffix.lower() not in SUFFIXES:
+        raise UnknownNameError("file type", suffix, SUFFIXES)
+    records = [load_run(path) for path in arguments.runs]
+    shown, options = for_figure(arguments.name, function, records, parsed(arguments.settings))
+    drawn = function(*shown, **options)
+    path = drawn.save(arguments.out, preset=arguments.preset)
+    return Answer({"path": path, "title": drawn.title, "alt": drawn.alt}, [f"{drawn.title}, saved as {path}"])
+
+
+def list_names(arguments: Namespace) -> Answer:
+    """The names of a registry; a backbone's are its presets."""
+    if arguments.what == "backbones":
+        return _backbones()
+    folder = FOLDERS[arguments.what]
+    names = registry.names(folder)
+    return Answer({"names": names}, [Table(("name", ""), [(name, _summary(folder, name)) for name in names])])
+
+
+def _summary(folder: str, name: str) -> str:
+    """The first line that an entry says of itself, read without running it."""
+    told = ast.get_docstring(ast.parse((registry.PACKAGE / folder / f"{name}.py").read_text(encoding="utf-8")))
+    return (told or "").partition("\n")[0]
+
+
+def _backbones() -> Answer:
+    from fpt_viz.backbones.base import preset_names
+
+    rows = []
+    for name, family in preset_names().items():
+        preset = registry.load("backbones", family).presets[name]
+        weights = "random only" if name.endswith("-random") else f"random only, or a folder as {family}:FOLDER"
+        weights = f"package {preset.weights.package}" if preset.weights else weights
+        rows.append((name, family, word(preset.config.get("num_hidden_layers", preset.config.get("n_layer"))), weights))
+    return Answer({"names": [row[0] for row in rows]}, [Table(("name", "family", "layers", "weights"), rows)])
+
+
+def doctor(arguments: Namespace) -> Answer:
+    """What works on this machine."""
+    from fpt_viz.doctor import examined
+
+    checks = examined()
+    rows = [(check.name, check.status, check.found) for check in checks]
+    cures = [f"{check.name}: {check.lost} Cure: {check.cure}" for check in checks if check.status != "ok"]
+    sick = any(check.essential and check.status != "ok" for check in checks)
+    return Answer(
+        {"ok": not sick, "checks": [asdict(check) for check in checks]},
+        [Table(("check", "status", "found"), rows), *cures, "the main job cannot run here" if sick else "ready"],
+        exit_code=2 if sick else 0,
+    )
+
+
+def lab(arguments: Namespace) -> NoReturn:
+    """JupyterLab in this process's place, on loopback alone; the token is its own, and it alone shows it.
+
+    Raises:
+        ConfigError: No such folder.
+    """
+    folder = arguments.folder or (Path("notebooks") if Path("notebooks").is_dir() else Path())
+    if not folder.is_dir():
+        raise ConfigError(f"no folder {folder}: give one that holds notebooks")
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}"]
+    if hasattr(os, "geteuid"):  # POSIX: kernels are then reached through sockets that only the user may open
+        command += ["--KernelManager.transport=ipc", *(["--allow-root"] if os.geteuid() == 0 else [])]
+    environment = dict(os.environ)
+    if not environment.get("JUPYTER_TOKEN"):
+        environment.pop("JUPYTER_TOKEN", None)  # an empty one would open the server to every local process
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 (our own interpreter, no shell)

@@ -1,0 +1,218 @@
+"""The commands of ``fpt-viz`` and their arguments; imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fpt_viz.cli import looking, measuring, training
+from fpt_viz.cli.answer import Answer
+from fpt_viz.errors import ConfigError, UnknownNameError
+
+Handler = Callable[[argparse.Namespace], Answer]
+
+LISTABLE = ("tasks", "backbones", "analyses", "measures", "figures")
+INITS = ("pretrained", "random")
+SCALES = ("smoke", "full")
+
+
+def parse(argv: Sequence[str]) -> tuple[Handler, argparse.Namespace]:
+    """What the command in ``argv`` calls, and with what.
+
+    Raises:
+        ConfigError: An argument that is missing or cannot be read.
+        UnknownNameError: No such command or option; the message names the nearest.
+        SystemExit: ``--help`` or ``--version`` has printed what was asked.
+    """
+    parser, commands_by_name = _parsers()
+    named = next((word for word in argv if not word.startswith("-")), None)
+    if named is not None and named not in commands_by_name:
+        raise UnknownNameError("command", named, commands_by_name)
+    reader = commands_by_name[named] if named is not None else parser
+    for word in argv:
+        option = word.partition("=")[0]
+        if option.startswith("--") and len(option) > 2 and option not in reader.options:
+            raise UnknownNameError(f"option of {reader.prog}", option, reader.options)
+    arguments = parser.parse_args(argv)
+    arguments.argv = list(argv)
+    return arguments.handler, arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are the library's, and which knows the names of its long options."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.options: list[str] = []
+        super().__init__(allow_abbrev=False, **settings)
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        self.options += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        greedy = [name for name in ("--set", "--layers", "--heads", "--queries") if name in self.options]
+        hint = f" (what stands after {', '.join(greedy)} belongs to it)" if greedy and "required" in message else ""
+        raise ConfigError(f"{message}{hint}; see {self.prog} --help")
+
+
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and that of each command."""
+    parser = _Parser(
+        prog="fpt-viz",
+        description="Train frozen pretrained transformers, and see how their attention heads route information.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    under = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    found: dict[str, _Parser] = {}
+
+    def command(name: str, handler: Callable[..., Any], told: str, *, json: bool = True) -> _Parser:
+        added = found[name] = under.add_parser(name, help=told, description=told[0].upper() + told[1:] + ".")
+        added.set_defaults(handler=handler)
+        if json:
+            added.add_argument("--json", action="store_true", help="print one JSON object on stdout, and nothing else")
+        return added
+
+    _add_training(command)
+    _add_measuring(command)
+    _add_looking(command)
+    return parser, found
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"fpt-viz {version('fpt_viz')}")
+        parser.exit()
+
+
+def _add_training(command: Callable[..., _Parser]) -> None:
+    demo = command("demo", training.demo, "the main job: MiniLM learns bit XOR, pretrained and random side by side")
+    demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="where report, figures and runs go")
+    demo.add_argument("--scale", type=partial(_one_of, "scale", SCALES), default="full", metavar="smoke|full")
+    demo.add_argument("--seed", type=_count, default=0, metavar="S", help="of everything; 0 unless given")
+    _add_folder_rules(demo)
+    _add_machine(demo)
+
+    train = command("train", training.train, "train one model, and leave a whole record of it in a folder")
+    train.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="options; those below come over it")
+    train.add_argument("--task", metavar="T", help="see fpt-viz list tasks, or the path of a .py file")
+    train.add_argument("--backbone", metavar="B", help="see fpt-viz list backbones, or FAMILY:FOLDER; else minilm")
+    train.add_argument("--init", type=partial(_one_of, "init", INITS), metavar="|".join(INITS))
+    train.add_argument("--layers", type=_count, metavar="N", help="keep the first N blocks")
+    train.add_argument(
+        "--train",
+        type=_words,
+        dest="trained",
+        metavar="GROUP,...",
+        help="output, input, layer_norm, position, feed_forward, attention (attention:5 in one layer) or all",
+    )
+    train.add_argument("--seed", type=_count, metavar="S", help="of everything")
+    train.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; one in data/runs/ unless given")
+    _add_settings(train, "options of task, backbone and training, such as task.n_bits=5 learning_rate=1e-3")
+    _add_folder_rules(train)
+    _add_machine(train)
+
+
+def _add_measuring(command: Callable[..., _Parser]) -> None:
+    def on_a_run(name: str, handler: Handler, told: str) -> _Parser:
+        added = command(name, handler, told)
+        added.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+        _add_machine(added)
+        added.add_argument("--task-file", type=Path, metavar="FILE.py", help="the task, where it is a file of your own")
+        return added
+
+    on_a_run("evaluate", measuring.evaluate, "accuracy on the test split, beside chance and trivial solvers")
+    on_a_run(
+        "statistics", measuring.statistics, "statistics of every head on validation and on test; saved beside the run"
+    )
+    routing = on_a_run("routing", measuring.routing, "heads by routing score: ranked on validation, reported on test")
+    routing.add_argument("--top", type=_count, default=10, metavar="N", help="heads in the table; 10 unless given")
+    on_a_run("ablate", measuring.ablate, "what is lost without each head alone; saved beside the run")
+    capture = on_a_run("capture", measuring.capture, "attention patterns of test examples, saved beside the run")
+    capture.add_argument("--layers", **_NUMBERS, help="such as 0 2 or 0,2 or 0-2; all unless given")
+    capture.add_argument("--heads", **_NUMBERS, help="in the same form; all unless given")
+    capture.add_argument("--queries", **_NUMBERS, help="in the same form, or all; those that are read out unless given")
+    capture.set_defaults(queries="readout")
+    capture.add_argument("--examples", type=_count, default=8, metavar="N", help="test examples; 8 unless given")
+
+    measure = command("measure", measuring.measure, "any entry of fpt-viz list measures, saved beside the run")
+    measure.add_argument("name", metavar="NAME", help="see fpt-viz list measures")
+    measure.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    _add_settings(measure, "its options, such as n_examples=256 split=validation")
+    _add_machine(measure)
+    measure.add_argument("--task-file", type=Path, metavar="FILE.py", help="the task, where it is a file of your own")
+
+
+def _add_looking(command: Callable[..., _Parser]) -> None:
+    compare = command("compare", looking.compare, "test accuracy of several runs; seeds of one system are one row")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+
+    figure = command("figure", looking.figure, "draw a figure from what is saved in runs; needs no model")
+    figure.add_argument("name", metavar="NAME", help="see fpt-viz list figures")
+    figure.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    figure.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE", help="a pdf, svg, png or html file")
+    figure.add_argument("--preset", default="paper", metavar="NAME", help="page and letters; paper unless given")
+    _add_settings(figure, "its options, such as layer=3 head=5")
+
+    listing = command("list", looking.list_names, "the names that there are")
+    listing.add_argument("what", type=partial(_one_of, "list", LISTABLE), metavar="|".join(LISTABLE))
+    command("doctor", looking.doctor, "what works on this machine, what does not, and the cure")
+    lab = command("lab", looking.lab, "open JupyterLab on this machine alone, behind a token", json=False)
+    lab.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="its folder; notebooks/ where there is one")
+
+
+def _add_folder_rules(parser: _Parser) -> None:
+    rules = parser.add_mutually_exclusive_group()
+    parser.options += ["--resume", "--overwrite"]
+    rules.add_argument("--resume", action="store_true", help="go on with what was cut off in DIR")
+    rules.add_argument("--overwrite", action="store_true", help="remove the run that DIR holds, and start anew")
+
+
+def _add_machine(parser: _Parser) -> None:
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (untested); cuda where there is one")
+    parser.add_argument("--threads", type=_count, metavar="N", help="of torch on the CPU; its own choice unless given")
+
+
+def _add_settings(parser: _Parser, told: str) -> None:
+    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    parser.add_argument("--set", **several, dest="settings", metavar="NAME=VALUE", help=told)
+
+
+def _one_of(what: str, known: Sequence[str], text: str) -> str:
+    if text not in known:
+        raise UnknownNameError(what, text, known)
+    return text
+
+
+def _count(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+class _Numbers(argparse.Action):
+    """Whole numbers as ``0 2``, ``0,2`` or ``0-2``; None for ``all``, and ``readout`` as it is."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if values in (["all"], ["readout"]) and (values == ["all"] or self.dest == "queries"):
+            setattr(namespace, self.dest, None if values == ["all"] else "readout")
+            return
+        found: list[int] = []
+        for word in (word for text in values for word in _words(text)):
+            first, dash, last = word.partition("-")
+            if not first.isdecimal() or (dash and not last.isdecimal()):
+                raise argparse.ArgumentError(self, f"wanted whole numbers, such as 0 2 or 0,2 or 0-2, got {word!r}")
+            found += range(int(first), int(last or first) + 1)
+        setattr(namespace, self.dest, found)
+
+
+_NUMBERS: dict[str, Any] = {"nargs": "+", "action": _Numbers, "metavar": "I"}

@@ -1,0 +1,267 @@
+"""What works on this machine, what does not, and the cure: nothing is changed, and nothing is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, requires, version
+import os
+from pathlib import Path
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from typing import Literal
+
+import torch
+
+from fpt_viz import registry
+from fpt_viz.backbones import load_backbone
+from fpt_viz.backbones.base import Preset, preset_names
+from fpt_viz.capture import capture_attention
+from fpt_viz.config import BackboneConfig
+from fpt_viz.errors import FptVizError
+from fpt_viz.model import FrozenPretrainedTransformer
+from fpt_viz.tap import inspecting
+from fpt_viz.tasks import load_task
+
+PYTHON = (3, 11)
+NEEDED_BYTES = 1 << 30
+"""Free disk space below which runs and their captures may not fit."""
+TOLERANCE = 1e-6
+"""Between a captured pattern and the eager kernel's."""
+DEFAULT = BackboneConfig().name
+ESSENTIAL = ("python", "packages", "attention tap", f"weights of {DEFAULT}")
+CPU_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Literal["ok", "degraded"]
+    found: str
+    lost: str = ""
+    """What will not work."""
+    cure: str = ""
+
+    @property
+    def essential(self) -> bool:
+        """Whether the main job needs it."""
+        return self.name in ESSENTIAL
+
+
+def examined() -> list[Check]:
+    """Every check, in the order in which one thing needs another; takes some seconds."""
+    presets = preset_names()
+    looks: list[tuple[str, Callable[[], Check]]] = [("python", _python), ("packages", _packages), ("device", _device)]
+    looks += [("attention tap", partial(_tap, name)) for name in presets if name.endswith("-random")]
+    looks += [
+        (f"weights of {name}", partial(_weights, name, preset))
+        for name, family in presets.items()
+        if (preset := registry.load("backbones", family).presets[name]).weights is not None
+    ]
+    looks += [
+        ("fonts", _fonts),
+        ("chromium", _browser),
+        ("notebooks", _notebooks),
+        ("disk", _disk),
+        ("folder", _folder),
+    ]
+    return [_safely(name, look) for name, look in looks]
+
+
+def _safely(name: str, look: Callable[[], Check]) -> Check:
+    """What ``look`` finds; where it fails, that."""
+    try:
+        return look()
+    except Exception as error:  # whatever is wrong with a machine, the other checks are still worth having
+        found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return _degraded(name, found, lost="What needs it fails.", cure="mend what the error names")
+
+
+def _ok(name: str, found: str) -> Check:
+    return Check(name=name, status="ok", found=found)
+
+
+def _degraded(name: str, found: str, *, lost: str, cure: str) -> Check:
+    return Check(name=name, status="degraded", found=found, lost=lost, cure=cure)
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} at {sys.executable}"
+    if sys.version_info[:2] >= PYTHON:
+        return _ok("python", found)
+    wanted = ".".join(map(str, PYTHON))
+    return _degraded(
+        "python",
+        found,
+        lost=f"fpt_viz needs Python {wanted}.",
+        cure=f"make PYTHON=/path/to/python{wanted} demo",
+    )
+
+
+def _packages() -> Check:
+    """Whether each dependency is there, and not too old."""
+    wrong, told = [], []
+    for requirement in requires("fpt_viz") or []:
+        match = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)  # an extra's has a marker, and is not needed
+        if match is None:
+            continue
+        name, low = match.groups()
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if _release(found) < _release(low):
+            wrong.append(f"{name} is {found}, wanted {low} or newer")
+        if name in ("torch", "transformers", "numpy", "plotly", "matplotlib"):
+            told.append(f"{name} {found}")
+    if not wrong:
+        return _ok("packages", f"fpt_viz {version('fpt_viz')}, {', '.join(told)}")
+    return _degraded(
+        "packages",
+        "; ".join(wrong),
+        lost="What needs these packages fails.",
+        cure="rm -f .venv/.installed && make env, or pip install --upgrade fpt_viz",
+    )
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """``"2.13.0+cpu"`` as ``(2, 13, 0)``."""
+    return tuple(int(number) for number in re.match(r"[\d.]*", text)[0].strip(".").split(".") if number)  # type: ignore[index]
+
+
+def _device() -> Check:
+    threads = torch.get_num_threads()
+    if torch.cuda.is_available():
+        bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
+        found = f"cuda, {torch.cuda.get_device_name()} {bf16} bf16; --device cpu has {threads} threads"
+        return _ok("device", found)
+    return _ok("device", f"cpu, {threads} threads, {_cpu_abilities()}; no CUDA")
+
+
+def _cpu_abilities() -> str:
+    """The instructions that matter for matrix products, from Linux's own list; elsewhere what torch uses."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    known = [told for flag, told in CPU_FLAGS.items() if flag in flags]
+    return ", ".join(known) or torch.backends.cpu.get_cpu_capability()
+
+
+def _tap(preset: str) -> Check:
+    """Capture on a small random model against what ``transformers`` returns under its eager kernel."""
+    model = FrozenPretrainedTransformer(load_backbone(preset, "random"), load_task("bit_xor"))
+    batch = model.task.distinct(4, "test")
+    captured = capture_attention(model, batch, queries=None).weights
+    with inspecting(model):
+        vectors = model.input(batch.inputs)
+        if hasattr(model.backbone, "added_positions"):
+            vectors = vectors + model.backbone.added_positions
+        network = model.backbone.network
+        network.set_attn_implementation("eager")
+        expected = torch.stack(network(inputs_embeds=vectors, output_attentions=True).attentions)
+    difference = float((captured - expected).abs().max())
+    found = f"{preset}: captured patterns are the eager kernel's within {difference:.1g}"
+    if difference <= TOLERANCE:
+        return _ok("attention tap", found)
+    return _degraded(
+        "attention tap",
+        f"{found}, wanted {TOLERANCE:g}",
+        lost=f"What is captured from backbones of this family is wrong with transformers {version('transformers')}.",
+        cure="install the pinned release: pip install -c constraints.txt transformers",
+    )
+
+
+def _weights(preset: str, declared: Preset) -> Check:
+    """Whether the weights of ``preset`` are there and are what was published; reads them once."""
+    assert declared.weights is not None  # only such presets are looked at
+    name, is_default = f"weights of {preset}", preset == DEFAULT
+    try:
+        path = declared.weights.locate()
+    except FptVizError as error:
+        return _degraded(
+            name,
+            str(error),
+            lost=f"--backbone {preset} works with --init random only" + ("; so does the demo." if is_default else "."),
+            cure=declared.weights.install,
+        )
+    size = f"{path.stat().st_size / 1e6:.0f} MB"
+    return _ok(name, f"{declared.identity}, {size}, SHA-256 as published; {declared.licence}")
+
+
+def _fonts() -> Check:
+    """Whether matplotlib finds the letters of each preset of paper figures."""
+    from matplotlib import font_manager
+
+    from fpt_viz.export import PRESETS
+
+    there = {entry.name for entry in font_manager.fontManager.ttflist}
+    wanted = {preset.font_family for preset in PRESETS.values()}
+    if wanted <= there:
+        return _ok("fonts", f"{', '.join(sorted(wanted))} for paper figures")
+    return _degraded(
+        "fonts",
+        f"{', '.join(sorted(wanted - there))} not found",
+        lost="Paper figures come out in other letters.",
+        cure="pip install --force-reinstall matplotlib, which brings them",
+    )
+
+
+def _browser() -> Check:
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is not None and Path(program).is_file():
+        return _ok("chromium", str(program))
+    return _degraded(
+        "chromium",
+        f"{program or 'none'}, which is no file" if program else "none",
+        lost="Tests of pages and notebooks in a browser are skipped; figures and reports need none.",
+        cure="apt-get install chromium fonts-liberation, or name a browser in the variable CHROMIUM",
+    )
+
+
+def _notebooks() -> Check:
+    """Whether JupyterLab would show figures and widgets: the extension's files lie where it looks."""
+    told = [f"{name} {version(name)}" for name in ("jupyterlab", "ipywidgets", "anywidget")]
+    folders = [Path(sys.prefix) / "share/jupyter" / name for name in ("labextensions/anywidget", "kernels/python3")]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if not missing:
+        return _ok("notebooks", ", ".join(told))
+    return _degraded(
+        "notebooks",
+        f"{', '.join(told)}, but no {' and no '.join(missing)}",
+        lost="Widgets stay blank, or notebooks find no kernel.",
+        cure="pip install --force-reinstall anywidget ipykernel",
+    )
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free
+    found = f"{free / 1e9:.1f} GB free in {Path.cwd()}"
+    if free >= NEEDED_BYTES:
+        return _ok("disk", found)
+    return _degraded(
+        "disk",
+        found,
+        lost="Runs and captured attention may not fit.",
+        cure=f"free {NEEDED_BYTES / 1e9:.0f} GB, or give another disk with --out",
+    )
+
+
+def _folder() -> Check:
+    folder = Path.cwd()
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return _degraded(
+            "folder",
+            f"{folder} cannot be written: {error.strerror or error}",
+            lost="Runs that are given no --out, or one below this folder, cannot be saved.",
+            cure="give --out a folder of yours",
+        )
+    return _ok("folder", f"{folder} can be written")

@@ -1,0 +1,130 @@
+"""Runs compared, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+import json
+import math
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import t as student_t
+
+from fpt_viz.errors import ConfigError
+from fpt_viz.freeze import PAPER_GROUPS
+from fpt_viz.records import RunRecord
+
+CONFIDENCE = 0.95
+PAPER = "Lu et al., 2021, table 2"
+PAPER_ACCURACY = {
+    ("bit_xor", "pretrained"): 1.0,
+    ("bit_xor", "random"): 1.0,
+    ("bit_memory", "pretrained"): 1.0,
+    ("bit_memory", "random"): 0.758,
+}
+"""Of the paper's own system: GPT-2 with 12 layers, at the paper's settings of the task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One system on one task: runs that differ in nothing but the seed."""
+
+    system: str
+    task: str
+    seeds: tuple[int, ...]
+    mean: float
+    """Test accuracy, 0 to 1, mean over the seeds."""
+    interval: tuple[float, float]
+    """95 %: over seeds (Student's t, within 0 to 1) where there are several, else the run's own over examples."""
+    paper: float | None
+    """What the paper reports of this very system; None where it reports nothing of it."""
+    source: str | None
+    """Where the paper reports it."""
+
+
+def compared(records: Sequence[RunRecord]) -> list[Row]:
+    """One row for each system and task in ``records``, in the order in which they are first met.
+
+    Raises:
+        ConfigError: A seed of a system is given twice; counted twice it would look like evidence.
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(_without_seed(record.config), sort_keys=True), []).append(record)
+    for group in groups.values():
+        _check_seeds(group)
+    systems = _systems([group[0] for group in groups.values()])
+    return [_row(system, group) for system, group in zip(systems, groups.values(), strict=True)]
+
+
+def _row(system: str, group: Sequence[RunRecord]) -> Row:
+    config = group[0].config
+    accuracies = [record.evaluation.accuracy for record in group]
+    paper = PAPER_ACCURACY.get((config["task"]["name"], config["backbone"]["init"])) if _is_papers(config) else None
+    return Row(
+        system=system,
+        task=config["task"]["name"] + _options(config["task"].get("options", {})),
+        seeds=tuple(_seed(record) for record in group),
+        mean=fmean(accuracies),
+        interval=group[0].evaluation.interval if len(group) == 1 else _over_seeds(accuracies),
+        paper=paper,
+        source=None if paper is None else PAPER,
+    )
+
+
+def _over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
+
+
+def _is_papers(config: Mapping[str, Any]) -> bool:
+    backbone = config["backbone"]
+    is_backbone = backbone["name"] == "gpt2" and not backbone.get("n_layers")
+    return is_backbone and not config["task"].get("options") and set(config["trained"]) == set(PAPER_GROUPS)
+
+
+def _systems(records: Sequence[RunRecord]) -> list[str]:
+    """A name for each, of backbone and initialisation; those of one name get what else sets them apart."""
+    names = [record.name.rpartition(" seed ")[0] for record in records]
+    flats = [dict(_flat(_without_seed(record.config))) for record in records]
+    told = []
+    for i, name in enumerate(names):
+        alike = [flats[j] for j in range(len(names)) if names[j] == name]
+        apart = {key: value for key, value in flats[i].items() if any(other.get(key) != value for other in alike)}
+        apart = {key: value for key, value in apart.items() if not key.startswith("task.")}
+        told.append(name + _options(apart))
+    return told
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    said = [f"{name.removeprefix('train.')}={value}" for name, value in options.items()]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _check_seeds(group: Sequence[RunRecord]) -> None:
+    seen: dict[int, RunRecord] = {}
+    for record in group:
+        other = seen.setdefault(_seed(record), record)
+        if other is not record:
+            raise ConfigError(
+                f"{other.path} and {record.path} are the same run: {record.name} on {record.config['task']['name']}; "
+                "give it once"
+            )
+
+
+def _seed(record: RunRecord) -> int:
+    return int(record.config["train"]["seed"])
+
+
+def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "train": {name: value for name, value in config["train"].items() if name != "seed"}}
+
+
+def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested options by dotted name."""
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", ",".join(value) if isinstance(value, list) else value
