@@ -215,7 +215,8 @@ def test_every_activation_that_is_named_is_reached_and_has_its_shape(model):
 
     _, cache = model.run_with_cache(batch.inputs)
 
-    assert list(cache) and set(cache) == set(model.activation_names())
+    assert set(cache) == set(model.activation_names())
+    assert len(cache) > 10 * backbone.n_layers
     for name, found in cache.items():
         kind = name.rpartition("hook_")[2]
         if kind in per_head:
@@ -247,10 +248,7 @@ def test_what_is_read_out_is_the_last_block_through_the_final_norm(model):
     last = model.backbone.n_layers - 1
     final_norm = model.backbone.final_norm()
 
-    if final_norm is None:
-        hidden = cache["normalized_resid_post", last]
-    else:
-        hidden = final_norm(cache["resid_post", last])
+    hidden = final_norm(cache["resid_post", last]) if final_norm else cache["normalized_resid_post", last]
 
     torch.testing.assert_close(model.output(hidden[:, -model.task.n_readout :]), logits, atol=1e-6, rtol=0)
 

@@ -97,7 +97,9 @@ def tiny() -> Callable[..., FrozenPretrainedTransformer]:
 
     def made(family: str = "bert", task: Task | None = None, *, seed: int = 0, **options: Any):
         backbone = load_backbone(f"{family}-tiny-random", "random", options.pop("n_layers", None), seed=seed)
-        model = FrozenPretrainedTransformer(backbone, task or load_task("bit_xor", n_bits=3), seed=seed, **options).eval()
+        model = FrozenPretrainedTransformer(
+            backbone, task or load_task("bit_xor", n_bits=3), seed=seed, **options
+        ).eval()
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():  # at their start, norms and added positions are ones and zeros, which hide mistakes
             for name, parameter in model.named_parameters():

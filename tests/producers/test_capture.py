@@ -420,6 +420,16 @@ def test_an_exception_inside_leaves_no_trace(family, tiny, kernel, place):
     assert traces(model) == before
 
 
+def test_what_a_hook_draws_while_capturing_leaves_the_random_state(tiny):
+    model = tiny("gpt2")
+    batch = model.task.distinct(2, "test")
+    before = torch.get_rng_state()
+    with model.hooks([("blocks.1.attn.hook_z", lambda z, hook: z + torch.rand_like(z))]):
+        capture_attention(model, batch)
+        model.run_with_cache(batch.inputs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_hook_that_cannot_be_placed_leaves_no_trace(tiny):
     model = tiny("bert")
     before = traces(model)

@@ -15,7 +15,7 @@ from fpt_viz.freeze import PAPER_GROUPS
 
 DEFAULT = RunConfig(task=TaskConfig(name="bit_xor"))
 EVERYTHING = RunConfig(
-    task=TaskConfig(name="bit_memory", options={"n_bits": 4, "mask_rate": 0.25, "encoding": "signs", "deep": {"a": [1]}}),
+    task=TaskConfig(name="bit_memory", options={"n_bits": 4, "mask_rate": 0.25, "on": True, "deep": {"a": [1]}}),
     backbone=BackboneConfig(name="llama:some folder/ü", init="random", n_layers=3),
     trained=("output", "attention:2"),
     input_init="paper",

@@ -48,7 +48,7 @@ def is_chosen(model: FrozenPretrainedTransformer, name: str, trained: tuple[str,
     group = group_of(name, model.parameter_groups())
     numbers = [part for part in name.split(".") if part.isdecimal()]
     return any(
-        entry == "all" or entry.partition(":")[0] == group and entry.partition(":")[2] in ("", *numbers[:1])
+        entry == "all" or (entry.partition(":")[0] == group and entry.partition(":")[2] in ("", *numbers[:1]))
         for entry in trained
     )
 

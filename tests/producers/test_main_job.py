@@ -7,7 +7,7 @@ import pytest
 import fpt_viz as fpt
 from fpt_viz.config import RunConfig, TaskConfig, TrainConfig
 
-pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.xdist_group("main_job")]
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

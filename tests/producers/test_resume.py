@@ -23,8 +23,6 @@ PROGRAM = Path(__file__).with_name("interrupted_runs.py")
 CUT_OFF = runpy.run_path(str(PROGRAM))
 CONFIG, WAYS = CUT_OFF["CONFIG"], list(CUT_OFF["WAYS"])
 
-pytestmark = pytest.mark.xdist_group("resume")  # the runs below are started once
-
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> RunRecord:
@@ -78,7 +76,10 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(way, cut_off, unbroken):
 def test_ctrl_c_saves_the_very_step_and_says_how_to_go_on(cut_off):
     folder, ends = cut_off
     _, told = ends["asked-to-stop-by-ctrl-c"]
-    assert told == f"Interrupted: stopped after 7 steps, all saved: go on with --resume --out {folder}/asked-to-stop-by-ctrl-c"
+    assert (
+        told
+        == f"Interrupted: stopped after 7 steps, all saved: go on with --resume --out {folder}/asked-to-stop-by-ctrl-c"
+    )
 
 
 def test_a_second_process_is_told_who_holds_the_folder(cut_off):

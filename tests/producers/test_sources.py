@@ -174,7 +174,9 @@ def test_smollm2_is_the_dequantised_file():
         for module, values in expected.items():
             np.testing.assert_allclose(module.weight.detach().numpy(), values, atol=1e-7)
     np.testing.assert_allclose(backbone.network.norm.weight.detach().numpy(), published("output_norm.weight"))
-    assert backbone.token_rms == pytest.approx(float(np.sqrt(np.square(published("token_embd.weight")).mean())), rel=1e-4)
+    assert backbone.token_rms == pytest.approx(
+        float(np.sqrt(np.square(published("token_embd.weight")).mean())), rel=1e-4
+    )
     assert backbone.provenance.config == {"n_layers": 2, "n_layers_published": 30}
 
 
