@@ -187,7 +187,7 @@ def _reading(
     page: _Page, record: RunRecord, statistics: _Statistics, *, vmax: float | None
 ) -> tuple[list[_Drawn], list[_Missing]]:
     """Figures of what the heads read, and what of that was not measured."""
-    validation, test = statistics or (record.statistics(), None)
+    validation, test = statistics or (record.statistics(), record.statistics("test"))
     maps = record.maps()
     drawn: list[_Drawn] = []
     missing: list[_Missing] = []

@@ -16,8 +16,6 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
 from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
 
-TEST_STATISTICS = "head_statistics_test.safetensors"
-
 
 class Saved(NamedTuple):
     """Something that may lie beside a run."""
@@ -29,19 +27,13 @@ class Saved(NamedTuple):
     """Makes it, given the run's folder."""
 
 
-def test_statistics(record: RunRecord) -> HeadStatistics | None:
-    """The head statistics on test saved beside the run, if there are any."""
-    path = record.path / TEST_STATISTICS
-    return HeadStatistics.load(path) if path.exists() else None
-
-
 SAVED: dict[type, Saved] = {
     HeadStatistics: Saved("head statistics", RunRecord.statistics, "statistics"),
     AttentionMaps: Saved("captured attention", RunRecord.maps, "capture"),
     AblationEffects: Saved("effects of cutting single heads", RunRecord.ablation, "ablate"),
     TopHeadsEffects: Saved("effects of cutting the best heads", RunRecord.top_heads, "measure ablate_top_heads"),
 }
-ON_TEST = Saved("head statistics on test", test_statistics, "statistics")
+ON_TEST = Saved("head statistics on test", lambda record: record.statistics("test"), "statistics")
 """What a parameter called ``test`` is given."""
 
 

@@ -59,11 +59,10 @@ def _statistics(record: RunRecord, model: FrozenPretrainedTransformer, split: st
 
 def routing(arguments: Namespace) -> Answer:
     """Heads by routing score, from the statistics saved beside the run; they are made first where there are none."""
-    from fpt_viz.cli.given import test_statistics
     from fpt_viz.records import load_run
 
     record = load_run(arguments.run)
-    validation, test = record.statistics(), test_statistics(record)
+    validation, test = record.statistics(), record.statistics("test")
     if validation is None or test is None:
         record, model = _loaded(arguments)
         validation, test = (_statistics(record, model, split)[0] for split in ("validation", "test"))

@@ -208,9 +208,9 @@ class RunRecord:
             "step": self.result["n_steps"],
         }
 
-    def statistics(self) -> HeadStatistics | None:
-        """The head statistics saved beside the run, if there are any."""
-        path = self.path / "head_statistics.safetensors"
+    def statistics(self, split: str = "validation") -> HeadStatistics | None:
+        """The head statistics of ``split`` saved beside the run, if there are any."""
+        path = self.path / f"head_statistics{'' if split == 'validation' else f'_{split}'}.safetensors"
         return HeadStatistics.load(path) if path.exists() else None
 
     def maps(self) -> AttentionMaps | None:

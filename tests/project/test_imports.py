@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "measures": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # ask a model and a task
     "progress": {"records"},  # shows steps, whoever makes them
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
-    "run_folder": BOTH_SIDES - VIEWERS - {"measures", "progress", "run_folder", "train", "engines"},  # a run on the disk
+    "run_folder": BOTH_SIDES - VIEWERS - {"measures", "progress", "run_folder", "train", "engines"},  # on the disk
     "train": BOTH_SIDES - VIEWERS - {"train", "engines"},  # checks accuracy on the way with measures
     "engines": BOTH_SIDES - VIEWERS - {"engines"},  # run many configurations
     # on top: what users start sees both sides
