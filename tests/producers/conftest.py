@@ -95,11 +95,12 @@ def family(request: pytest.FixtureRequest) -> str:
 def tiny() -> Callable[..., FrozenPretrainedTransformer]:
     """Makes a tiny random model in eval mode: ``tiny(family, task, **options)``."""
 
-    def made(family: str = "bert", task: Task | None = None, *, seed: int = 0, **options: Any):
+    def made(family: str = "bert", task: Task | None = None, *, seed: int = 0, kernel: str = "sdpa", **options: Any):
         backbone = load_backbone(f"{family}-tiny-random", "random", options.pop("n_layers", None), seed=seed)
         model = FrozenPretrainedTransformer(
             backbone, task or load_task("bit_xor", n_bits=3), seed=seed, **options
         ).eval()
+        model.backbone.network.set_attn_implementation(kernel)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():  # at their start, norms and added positions are ones and zeros, which hide mistakes
             for name, parameter in model.named_parameters():
