@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import re
@@ -69,7 +70,7 @@ def test_a_notebook_runs_quietly_and_shows_its_figures(path, tmp_path, monkeypat
     resources = {"metadata": {"path": str(tmp_path)}}
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", config=quiet, resources=resources)
     with ThreadPoolExecutor(1) as thread:  # of its own: a browser that is open in this one holds its event loop
-        thread.submit(client.execute).result()
+        thread.submit(lambda: asyncio.run(client.async_execute())).result()
     outputs = [(cell, output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     said = [output.text for _, output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert said == []
