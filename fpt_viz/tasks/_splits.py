@@ -29,6 +29,12 @@ CHUNK = 1024
 Bits = NDArray[np.uint8]
 
 
+def check_wanted(n_examples: int) -> None:
+    """Raise where fewer than one example is asked for: a slice would take -1 for all but one."""
+    if n_examples < 1:
+        raise ConfigError(f"at least 1 example must be asked for, got {n_examples}")
+
+
 def split_index(split: str) -> int:
     """The place of ``split`` in :data:`SPLITS`; an error names the splits there are."""
     if split not in SPLITS:
@@ -98,8 +104,9 @@ class BitSplits:
         """Distinct strings of a split, one a row, in random order; all of them where there are fewer than ``n_rows``.
 
         Raises:
-            ConfigError: More are asked for than can be drawn by rejection: an eighth of all strings.
+            ConfigError: Fewer than one is asked for, or more than rejection can draw: an eighth of all strings.
         """
+        check_wanted(n_rows)
         index = split_index(split)
         if self.n_bits <= ENUMERATED_BITS:
             codes = _codes(self.n_bits, self.seed)[index]

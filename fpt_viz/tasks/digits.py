@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fpt_viz.records.geometry import Geometry
-from fpt_viz.tasks._splits import assigned, hashes, split_index
+from fpt_viz.tasks._splits import assigned, check_wanted, hashes, split_index
 from fpt_viz.tasks.base import Batch, Task
 
 __all__ = ["Digits"]
@@ -81,6 +81,7 @@ class Digits(Task):
 
     def distinct(self, n_examples: int, split: str, seed: int = 0) -> Batch:
         """Distinct images of a split; see :meth:`Task.distinct`."""
+        check_wanted(n_examples)
         images, digits = _images(self.split_seed)[split_index(split)]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         return self._batch(images, digits, order[:n_examples])

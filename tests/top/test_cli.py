@@ -327,6 +327,8 @@ BAD = {
     "required: -o": ["figure", "training_curves", "RUN"],
     "are the same run": ["compare", "RUN", "RUN"],
     "Did you mean 'figures'": ["list", "figure"],
+    "at least 1 example must be asked for, got 0": ["capture", "RUN", "--examples", "0"],
+    "at least 1 example must be asked for, got -1": ["measure", "head_statistics", "RUN", "--set", "n_examples=-1"],
     "no layer 9: there are 3": ["capture", "RUN", "--layers", "9"],
     "--layers: wanted whole numbers": ["capture", "RUN", "--layers", "first"],
     "no device 'tpu' on this machine": ["evaluate", "RUN", "--device", "tpu"],
