@@ -63,7 +63,7 @@ class FrozenPretrainedTransformer(nn.Module):
         self.trained = freeze.parse_trained(trained, backbone.n_layers)
         if input_init not in ("matched", "paper"):
             raise ConfigError(f"input_init must be 'matched' or 'paper', got {input_init!r}")
-        backbone.fit_positions(task.n_tokens)
+        backbone.fit_positions(task.n_tokens, seed=seed)
         backbone.owner = task.name
         self.backbone, self.task, self.input_init = backbone, task, input_init
         self.run_id: str | None = None
@@ -233,6 +233,10 @@ def load_model(
     config = RunConfig.from_dict(record.config)
     if config.task.name.endswith(".py"):
         config = replace(config, task=replace(config.task, name=_trusted(task_file, record)))
+    commit = record.ledger.backbone.get("revision")
+    if commit:  # of the Hub's main branch there may be another by now
+        name = f"{config.backbone.name.partition('@')[0]}@{commit}"
+        config = replace(config, backbone=replace(config.backbone, name=name))
     model = build_model(config)
     path = record.path / ADAPTER
     tensors, _ = store.read_tensors(path, "adapter")

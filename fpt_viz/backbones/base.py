@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 import contextlib
 from dataclasses import dataclass, field, replace
 import json
+import logging
 from pathlib import Path
+import re
 from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Float
@@ -20,12 +22,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from fpt_viz import registry
+from fpt_viz import hub, registry
 from fpt_viz.errors import ConfigError, SourceError, UnknownNameError
 from fpt_viz.records.store import sha256
 from fpt_viz.sources import PackageFile, config_in, weights_in
 
 INITS = ("pretrained", "random")
+HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+"""What can name a repository on the Hub, rather than a folder."""
+
+logger = logging.getLogger("fpt_viz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,9 @@ class Preset:
     config: Mapping[str, Any]
     """Arguments of the architecture's config class: enough for a random network, with no file read."""
     weights: PackageFile | None = None
-    """None where no package carries them; then a folder does (``family:folder``)."""
+    """None where no package carries them; then the Hub or a folder does (``family:folder``)."""
+    repo_id: str = ""
+    """Of the weights on the Hub, where no package carries them."""
     identity: str = ""
     """What the weights are called where they were published."""
     licence: str = ""
@@ -67,6 +75,8 @@ class Provenance:
     licence: str = ""
     note: str = ""
     config: dict[str, Any] = field(default_factory=dict)
+    positions_new: int = 0
+    """Learned positions beyond the pretrained ones, drawn afresh for a task that is longer."""
 
 
 class Backbone(nn.Module):
@@ -127,27 +137,51 @@ class Backbone(nn.Module):
     def final_norm(self) -> nn.Module | None:
         """The norm after the last block; None where each block ends in its own (post-LN)."""
 
-    def fit_positions(self, n_tokens: int) -> None:
+    @property
+    def limit(self) -> str:
+        """Why no sequence may be longer than :attr:`n_ctx`; empty where rows can be added for the rest."""
+        return "" if self.position_path else "its positions are no rows of a table, so there are none to add"
+
+    def fit_positions(self, n_tokens: int, *, seed: int = 0) -> None:
         """Keep the learned positions of the first ``n_tokens`` tokens only; where there are none, add zero rows.
 
+        Where the sequence is longer than the network's positions, the missing rows are new: each value is drawn from a
+        normal distribution with the mean and standard deviation of its dimension over the pretrained rows. So a new
+        position differs from every other, and the frozen layers see the offset and scale that they know; rows of zero
+        would be alike, and far from both. They are counted in the provenance, said in the log, and train with the
+        group ``position``.
+
+        Args:
+            n_tokens: Of the longest sequence.
+            seed: Of new rows.
+
         Raises:
-            ConfigError: The sequence is longer than the network's positions.
+            ConfigError: The sequence is longer than the network's positions, which cannot grow.
         """
-        if n_tokens > self.n_ctx:
+        n_new = max(n_tokens - self.n_ctx, 0)
+        if n_new and self.limit:
             raise ConfigError(
-                f"{self.provenance.name} has positions for {self.n_ctx} tokens, the task has {n_tokens}: "
-                "choose shorter inputs or larger patches"
+                f"{self.provenance.name} has positions for {self.n_ctx} tokens, the task has {n_tokens}, and "
+                f"{self.limit}: choose shorter inputs, larger patches, or a backbone with learned positions"
             )
         if self.position_path is None:
             self.added_positions = nn.Parameter(torch.zeros(n_tokens, self.d_model))
             return
         table = self.network.get_submodule(self.position_path)
         assert isinstance(table, nn.Embedding)  # by the family's position_path
-        _assign(
-            self.network,
-            self.position_path,
-            nn.Embedding.from_pretrained(table.weight[:n_tokens].clone(), freeze=False),
-        )
+        rows = table.weight.detach()[:n_tokens].clone()
+        if n_new:
+            rows = torch.cat([rows, _rows_like(rows, n_new, seed)])
+            self.provenance = replace(self.provenance, positions_new=n_new)
+            self._grow_buffers(n_tokens)
+            logger.warning(
+                "%s has positions for %d tokens, the task has %d: the other %d are new, and are trained with the group "
+                "'position'", self.provenance.name, self.n_ctx, n_tokens, n_new,
+            )  # fmt: skip
+        _assign(self.network, self.position_path, nn.Embedding.from_pretrained(rows, freeze=False))
+
+    def _grow_buffers(self, n_tokens: int) -> None:
+        """Make what else in the network is as long as its positions reach ``n_tokens``; most have nothing."""
 
     def parameter_groups(self) -> dict[str, str]:
         """Glob over this module's parameter names -> group."""
@@ -178,6 +212,13 @@ class Backbone(nn.Module):
         return {"use_cache": False} if self.causal else {}
 
 
+def _rows_like(rows: Float[Tensor, "row hidden"], n_new: int, seed: int) -> Float[Tensor, "new hidden"]:
+    """New rows, each dimension normal with the mean and standard deviation that it has over ``rows``."""
+    std, mean = torch.std_mean(rows, dim=0, correction=0)
+    drawn = torch.randn(n_new, rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    return mean + std * drawn.to(rows)
+
+
 def preset_names() -> dict[str, str]:
     """The preset names of every family -> the family's name."""
     return {
@@ -190,10 +231,12 @@ def preset_names() -> dict[str, str]:
 def load_backbone(
     name: str, init: Literal["pretrained", "random"] = "pretrained", n_layers: int | None = None, *, seed: int = 0
 ) -> Backbone:
-    """A backbone by preset (``"minilm"``, ``"smollm2"``, ``"gpt2"`` ...) or as ``family:folder``.
+    """A backbone by preset (``"minilm"``, ``"smollm2"``, ``"gpt2"`` ...), as ``family:folder`` or as ``family:id``.
 
     Args:
-        name: See ``fpt-viz list backbones``. ``gpt2:./my-gpt2`` reads a folder in the Hub's layout.
+        name: See ``fpt-viz list backbones``. ``gpt2:./my-gpt2`` reads a folder in the Hub's layout;
+            ``bert:google-bert/bert-base-uncased`` is fetched from the Hub where there is no such folder. A preset or id
+            of the Hub may end in ``@revision``, a branch, tag or commit; the commit it is goes into the provenance.
         init: ``"pretrained"`` reads weights and checks their SHA-256; ``"random"`` draws them as the architecture
             does before pretraining, and reads no weights file.
         n_layers: Keep the first so many blocks; None keeps all.
@@ -206,7 +249,11 @@ def load_backbone(
     """
     if init not in INITS:
         raise UnknownNameError("init", init, INITS)
-    family, preset, folder = _resolve(name)
+    found = _resolve(name)
+    family, preset = found.family, found.preset
+    folder, commit = found.folder, ""
+    if found.repo_id and (init == "pretrained" or preset is None):
+        folder, commit = _from_hub(name, found, weights=init == "pretrained")
     config = family.config_class(**preset.config) if preset else _folder_config(family, folder)
     depth = config.num_hidden_layers
     if n_layers is not None:
@@ -214,45 +261,86 @@ def load_backbone(
             raise ConfigError(f"n_layers must be 1 to {depth} for {name}, got {n_layers}")
         config.num_hidden_layers = n_layers
     config._attn_implementation = "sdpa"
+    identity = found.repo_id or (preset.identity if preset else "")
     provenance = Provenance(
         name=name,
         init=init,
         family=family.__module__.rsplit(".", 1)[-1],
         licence=preset.licence if preset and init == "pretrained" else "",
-        identity=preset.identity if preset and init == "pretrained" else "",
+        identity=identity if init == "pretrained" else "",
+        revision=commit,
         note=preset.note if preset and init == "pretrained" else "",
         config={"n_layers": config.num_hidden_layers, "n_layers_published": depth},
     )
     if init == "random":
         return family(_random_network(family, config, seed), provenance)
-    if preset:
-        if preset.weights is None:
-            raise SourceError(
-                f"no package carries weights of {name}: give a folder that holds them ({provenance.family}:FOLDER, "
-                "with config.json and model.safetensors), or init=random"
-            )
+    if preset and preset.weights:
         weights = preset.weights.locate()
+    elif folder is None:
+        raise SourceError(
+            f"no package carries weights of {name}: give a folder that holds them ({provenance.family}:FOLDER, "
+            "with config.json and model.safetensors), or init=random"
+        )
     else:
-        assert folder is not None  # by _resolve
         weights = weights_in(folder)
     network = _pretrained_network(family, config, weights)
     checksum = preset.weights.sha256 if preset and preset.weights else sha256(weights)
     return family(network, replace(provenance, weights_sha256=checksum))
 
 
-def _resolve(name: str) -> tuple[type[Backbone], Preset | None, Path | None]:
-    """The family that ``name`` means, with its preset or folder."""
+@dataclass(frozen=True, kw_only=True)
+class _Named:
+    """What the name of a backbone means: one of a preset, a folder and a repository, or a preset in a repository."""
+
+    family: type[Backbone]
+    preset: Preset | None = None
+    folder: Path | None = None
+    repo_id: str = ""
+    revision: str = ""
+    """Empty for the Hub's main branch."""
+
+
+def _resolve(name: str) -> _Named:
+    """What ``name`` means; touches no network."""
     family_name, colon, place = name.partition(":")
     if colon:
         if family_name not in registry.names("backbones"):
             raise UnknownNameError("backbone family", family_name, registry.names("backbones"))
-        return registry.load("backbones", family_name), None, Path(place).expanduser()
+        family, folder = registry.load("backbones", family_name), Path(place).expanduser()
+        repo_id, _, revision = place.partition("@")
+        if not folder.is_dir() and HUB_NAME.fullmatch(repo_id):
+            return _Named(family=family, repo_id=repo_id, revision=revision)
+        return _Named(family=family, folder=folder)
     presets = preset_names()
-    if name not in presets:
+    preset_name, at, revision = name.partition("@")
+    if preset_name not in presets:
         known = [*presets, *(f"{family}:FOLDER" for family in registry.names("backbones"))]
-        raise UnknownNameError("backbone", name, known)
-    family = registry.load("backbones", presets[name])
-    return family, family.presets[name], None
+        raise UnknownNameError("backbone", preset_name, known)
+    family = registry.load("backbones", presets[preset_name])
+    preset = family.presets[preset_name]
+    if at and not preset.repo_id:
+        raise ConfigError(
+            f"{preset_name} does not come from the Hub, so it has no revision to choose: leave out {at}{revision}"
+        )
+    return _Named(family=family, preset=preset, repo_id=preset.repo_id, revision=revision)
+
+
+def _from_hub(name: str, found: _Named, *, weights: bool) -> tuple[Path, str]:
+    """The folder of a model on the Hub, its config alone or with its weights, and the commit that it is of."""
+    revision = found.revision or None
+    if weights:
+        try:
+            return hub.model_folder(found.repo_id, revision=revision)
+        except SourceError as error:
+            if found.preset is None:
+                raise
+            family = found.family.__module__.rsplit(".", 1)[-1]
+            raise SourceError(
+                f"no package carries weights of {name}: {error}; or give a folder that holds them ({family}:FOLDER, "
+                "with config.json and model.safetensors), or init=random"
+            ) from error
+    files, commit = hub.data_files(found.repo_id, ["config.json"], revision=revision, kind="model")
+    return files["config.json"].parent, commit
 
 
 def _folder_config(family: type[Backbone], folder: Path | None) -> PreTrainedConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
@@ -81,6 +82,15 @@ class Bert(Backbone):
             },
         ),
     }
+
+    def _grow_buffers(self, n_tokens: int) -> None:
+        """The places and the segment of each token, which the network keeps as long as its positions."""
+        embeddings = self.network.get_submodule("embeddings")
+        device = embeddings.get_buffer("position_ids").device
+        embeddings.register_buffer("position_ids", torch.arange(n_tokens, device=device)[None], persistent=False)
+        embeddings.register_buffer(
+            "token_type_ids", torch.zeros(1, n_tokens, dtype=torch.long, device=device), persistent=False
+        )
 
     def final_norm(self) -> nn.Module | None:
         """None: each block ends in its own norm."""

@@ -40,10 +40,14 @@ class Gpt2(Backbone):
         "hook_resid_post": Place("", "output"),
     }
     presets: ClassVar = {
-        "gpt2": Preset(config={"n_layer": 12, "n_head": 12, "n_embd": 768}),
-        "gpt2-medium": Preset(config={"n_layer": 24, "n_head": 16, "n_embd": 1024}),
-        "gpt2-large": Preset(config={"n_layer": 36, "n_head": 20, "n_embd": 1280}),
-        "gpt2-xl": Preset(config={"n_layer": 48, "n_head": 25, "n_embd": 1600}),
+        "gpt2": Preset(config={"n_layer": 12, "n_head": 12, "n_embd": 768}, repo_id="openai-community/gpt2"),
+        "gpt2-medium": Preset(
+            config={"n_layer": 24, "n_head": 16, "n_embd": 1024}, repo_id="openai-community/gpt2-medium"
+        ),
+        "gpt2-large": Preset(
+            config={"n_layer": 36, "n_head": 20, "n_embd": 1280}, repo_id="openai-community/gpt2-large"
+        ),
+        "gpt2-xl": Preset(config={"n_layer": 48, "n_head": 25, "n_embd": 1600}, repo_id="openai-community/gpt2-xl"),
         "gpt2-tiny-random": Preset(
             config={
                 "n_layer": 3,

@@ -78,10 +78,15 @@ class Llama(Backbone):
                 "num_key_value_heads": 2,
                 "head_dim": 8,
                 "intermediate_size": 64,
-                "max_position_embeddings": 160,
+                "max_position_embeddings": 2048,
             },
         ),
     }
+
+    @property
+    def limit(self) -> str:
+        """Rotation goes on for ever, but the frozen heads were trained on some angles only."""
+        return "its frozen heads never saw the rotation of later ones, which nothing can be trained to mend"
 
     def final_norm(self) -> nn.Module | None:
         """``norm``."""

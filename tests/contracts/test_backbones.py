@@ -182,9 +182,17 @@ def test_the_inits_there_are():
     assert INITS == ("pretrained", "random")
 
 
-def test_a_sequence_longer_than_the_positions_is_an_error(backbone):
-    with pytest.raises(ConfigError, match=rf"positions for {backbone.n_ctx} tokens, the task has {backbone.n_ctx + 1}"):
-        backbone.fit_positions(backbone.n_ctx + 1)
+def test_a_sequence_longer_than_the_positions_gets_new_rows_or_an_error_with_the_reason(backbone):
+    n_tokens = backbone.n_ctx + 3
+    if backbone.limit:
+        with pytest.raises(ConfigError, match=rf"positions for {backbone.n_ctx} tokens, the task has {n_tokens}, and "):
+            backbone.fit_positions(n_tokens)
+        assert backbone.provenance.positions_new == 0
+        return
+    backbone.fit_positions(n_tokens)
+
+    assert backbone.provenance.positions_new == 3
+    assert backbone(torch.zeros(1, n_tokens, backbone.d_model)).isfinite().all()
 
 
 @torch.no_grad()

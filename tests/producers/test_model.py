@@ -166,10 +166,10 @@ def test_a_backbone_serves_one_model_only():
         FrozenPretrainedTransformer(backbone, load_task("digits"))
 
 
-def test_a_task_longer_than_the_positions_is_an_error():
-    backbone = load_backbone("gpt2-tiny-random", "random")
-    with pytest.raises(ConfigError, match=r"positions for 160 tokens, the task has 162"):
-        FrozenPretrainedTransformer(backbone, load_task("bit_xor", n_bits=81))
+def test_a_task_longer_than_rotary_positions_is_an_error():
+    backbone = load_backbone("llama-tiny-random", "random")
+    with pytest.raises(ConfigError, match=r"positions for 2048 tokens, the task has 2050"):
+        FrozenPretrainedTransformer(backbone, load_task("bit_xor", n_bits=1025))
 
 
 def test_it_says_what_it_is_in_one_line(tiny):
