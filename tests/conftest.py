@@ -113,3 +113,23 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=program, headless=True, args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def _made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small made set for every task that reads files, and a place for the user's cache beside it."""
+    import made_homology
+    from made_images import write_small_sets
+
+    root = tmp_path_factory.mktemp("made_data")
+    write_small_sets(root / "data")
+    made_homology.write_json(made_homology.made(), root / "data" / "remote_homology")
+    return root
+
+
+@pytest.fixture
+def made_data(_made_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every data set is a small made one for the time of a test; the folder that ``FPT_VIZ_DATA`` names."""
+    monkeypatch.setenv("FPT_VIZ_DATA", str(_made_data / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_made_data / "cache"))
+    return _made_data / "data"

@@ -20,7 +20,7 @@ TRAINING = {"progress", "training_state", "run_folder", "train"}
 BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
-    "sources", "freeze", "tasks", "backbones", "tap", "capture", "intervene",
+    "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "tap", "capture", "intervene",
     "config", "model", "measures", "progress", "training_state", "run_folder", "train", "engines",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
@@ -37,9 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "widgets": BELOW_ALL | {"export", "figures"},  # controls over what is drawn
     # producers: each sees what it is built from
     "sources": BELOW_ALL,  # where files come from, whatever they hold
+    "hub": BELOW_ALL,  # files from the Hub; the only module that touches a network
     "freeze": BELOW_ALL,  # works on any module that declares its groups
-    "tasks": BELOW_ALL | {"sources"},  # what is asked; some read data sets
-    "backbones": BELOW_ALL | {"sources", "freeze"},  # what computes: weights, and the groups they are in
+    "data_sets": BELOW_ALL | {"sources", "hub"},  # files and their formats, whatever a task asks of them
+    "tasks": BELOW_ALL | {"sources", "hub", "data_sets"},  # what is asked; some read data sets
+    "backbones": BELOW_ALL | {"sources", "hub", "freeze"},  # what computes: weights, and the groups they are in
     "tap": BELOW_ALL | {"tasks", "backbones"},  # the one way into a model while it computes
     "capture": BELOW_ALL | {"tasks", "backbones", "tap"},  # the tap, reading; a task labels what is read
     "intervene": BELOW_ALL | {"tasks", "backbones", "tap"},  # the same tap, writing
