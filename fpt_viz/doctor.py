@@ -13,19 +13,22 @@ import re
 import shutil
 import sys
 import tempfile
-from typing import Literal
+from typing import Any, Literal
 
+from huggingface_hub.errors import OfflineModeIsEnabled
 import torch
 
-from fpt_viz import registry
+from fpt_viz import hub, registry
 from fpt_viz.backbones import load_backbone
 from fpt_viz.backbones.base import Preset, preset_names
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig
-from fpt_viz.errors import FptVizError
+from fpt_viz.data_sets.places import VARIABLE, folders_of
+from fpt_viz.errors import FptVizError, UnknownNameError
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.tap import inspecting
-from fpt_viz.tasks import load_task
+from fpt_viz.tasks import Task, load_task
+from fpt_viz.tasks._splits import SPLITS
 
 PYTHON = (3, 11)
 NEEDED_BYTES = 1 << 30
@@ -34,6 +37,8 @@ TOLERANCE = 1e-6
 """Between a captured pattern and the eager kernel's."""
 DEFAULT = BackboneConfig().name
 ESSENTIAL = ("python", "packages", "attention tap", f"weights of {DEFAULT}")
+DATA_OPTIONS: dict[str, dict[str, Any]] = {"listops": {"data": "lra", "max_tokens": 1999}}
+"""Of tasks that read a data set only if asked to, the options that ask; as large as what is published."""
 CPU_FLAGS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 bf16", "avx512f": "AVX-512", "avx2": "AVX2"}
 
 
@@ -72,6 +77,66 @@ def examined() -> list[Check]:
         ("folder", _folder),
     ]
     return [_safely(name, look) for name, look in looks]
+
+
+def check_data(name: str) -> list[Check]:
+    """Whether the data set of the task ``name`` is on this machine, and is what it should be: every example is read.
+
+    Files that were fetched from the Hub before are looked at too; nothing is fetched.
+
+    Raises:
+        UnknownNameError: No task of that name reads a data set.
+    """
+    known = [task for task in registry.names("tasks") if hasattr(registry.load("tasks", task), "source")]
+    if name not in known:
+        raise UnknownNameError("data set", name, known)
+    task = load_task(name, **DATA_OPTIONS.get(name, {}))
+    with hub.without_network():
+        try:
+            checks = [_data_files(name, task)]
+        except FptVizError as error:
+            told = " ".join(str(error).split()) if folders_of(name) and not _is_elsewhere(error) else "none"
+            looked = ", ".join([*map(str, folders_of(name)), "what was fetched from the Hub before"])
+            found = f"{told}; looked at: {looked}"
+            return [_degraded(f"{name} files", found, lost="The task cannot use it.", cure=_where(task))]
+        return [*checks, *(_safely(f"{name} {split}", partial(_data_split, name, task, split)) for split in SPLITS)]
+
+
+def _is_elsewhere(error: BaseException | None) -> bool:
+    """Whether ``error`` says no more than that files would have to be fetched."""
+    return error is not None and (isinstance(error, OfflineModeIsEnabled) or _is_elsewhere(error.__cause__))
+
+
+def _where(task: Task) -> str:
+    """Where the real files of a task's data set are."""
+    if where := getattr(task, "where", ""):
+        return str(where)
+    repo_id = task.image_set.repo_id  # type: ignore[attr-defined]  # the other tasks that read files are image sets
+    return f"let it be fetched from the Hub ({repo_id}) by using it once, or put the files into {VARIABLE}/{task.name}"
+
+
+def _data_files(name: str, task: Task) -> Check:
+    """Which files there are, with the checksums that a run would record."""
+    source: dict[str, Any] = task.source()  # type: ignore[attr-defined]  # only such tasks are looked at
+    revision = f" at {source['revision']}" if source["revision"] else ""
+    files = ", ".join(f"{file} {checksum[:12]}" for file, checksum in source["sha256"].items())
+    return _ok(f"{name} files", f"{source['layout']}{revision}; SHA-256 begins with: {files}")
+
+
+def _data_split(name: str, task: Task, split: str) -> Check:
+    """How many examples a split holds, beside how many were published where that is known."""
+    n_found, n_published = task.n_examples(split), getattr(task, "published", {}).get(split)
+    n_dropped = task.n_dropped(split) if hasattr(task, "n_dropped") else 0
+    found = f"{n_found:,} examples" + (f", {n_dropped:,} too long" if n_dropped else "")
+    if n_published is None or (n_found or 0) + n_dropped <= n_published:
+        beside = f" of {n_published:,} published" if n_published else ""
+        return _ok(f"{name} {split}", found + beside)
+    return _degraded(
+        f"{name} {split}",
+        f"{found}, more than the {n_published:,} that were published",
+        lost="Results are comparable with nobody's.",
+        cure=_where(task),
+    )
 
 
 def _safely(name: str, look: Callable[[], Check]) -> Check:

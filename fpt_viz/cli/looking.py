@@ -81,22 +81,24 @@ def _backbones() -> Answer:
     for name, family in preset_names().items():
         preset = registry.load("backbones", family).presets[name]
         weights = "random only" if name.endswith("-random") else f"random only, or a folder as {family}:FOLDER"
+        weights = f"Hub, {preset.repo_id}, or a folder as {family}:FOLDER" if preset.repo_id else weights
         weights = f"package {preset.weights.package}" if preset.weights else weights
         rows.append((name, family, word(preset.config.get("num_hidden_layers", preset.config.get("n_layer"))), weights))
     return Answer({"names": [row[0] for row in rows]}, [Table(("name", "family", "layers", "weights"), rows)])
 
 
 def doctor(arguments: Namespace) -> Answer:
-    """What works on this machine."""
-    from fpt_viz.doctor import examined
+    """What works on this machine; with ``--data``, whether a data set is here and whole."""
+    from fpt_viz.doctor import check_data, examined
 
-    checks = examined()
+    checks = examined() if arguments.data is None else check_data(arguments.data)
     rows = [(check.name, check.status, check.found) for check in checks]
     cures = [f"{check.name}: {check.lost} Cure: {check.cure}" for check in checks if check.status != "ok"]
-    sick = any(check.essential and check.status != "ok" for check in checks)
+    sick = any((check.essential or arguments.data) and check.status != "ok" for check in checks)
+    lost = "the main job cannot run here" if arguments.data is None else f"the data set {arguments.data} is not ready"
     return Answer(
         {"ok": not sick, "checks": [asdict(check) for check in checks]},
-        [Table(("check", "status", "found"), rows), *cures, "the main job cannot run here" if sick else "ready"],
+        [Table(("check", "status", "found"), rows), *cures, lost if sick else "ready"],
         exit_code=2 if sick else 0,
     )
 

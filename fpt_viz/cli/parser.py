@@ -160,7 +160,10 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
 
     listing = command("list", looking.list_names, "the names that there are")
     listing.add_argument("what", type=partial(_one_of, "list", LISTABLE), metavar="|".join(LISTABLE))
-    command("doctor", looking.doctor, "what works on this machine, what does not, and the cure")
+    doctor = command("doctor", looking.doctor, "what works on this machine, what does not, and the cure")
+    doctor.add_argument(
+        "--data", metavar="NAME", help="look at this data set instead: is it here, whole, and if not, where"
+    )
     lab = command("lab", looking.lab, "open JupyterLab on this machine alone, behind a token", json=False)
     lab.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="its folder; notebooks/ where there is one")
 
