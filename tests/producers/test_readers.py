@@ -95,6 +95,7 @@ def test_what_is_no_whole_idx_file_is_refused(tmp_path, content, told):
         (gzip.compress(idx(IMAGES)[:-1]), "wanted 60 bytes after the header, found 59"),
         (gzip.compress(idx(IMAGES) + b"x"), "wanted 60 bytes after the header, found more"),
     ],
+    ids=["not zipped", "cut", "checksum", "short", "long"],
 )
 def test_what_is_no_whole_zipped_idx_file_is_refused(tmp_path, content, told):
     path = written(tmp_path / "train-images-idx3-ubyte.gz", content)
