@@ -237,6 +237,9 @@ def load_model(
     if commit:  # of the Hub's main branch there may be another by now
         name = f"{config.backbone.name.partition('@')[0]}@{commit}"
         config = replace(config, backbone=replace(config.backbone, name=name))
+    if record.data.get("revision"):
+        options = {**config.task.options, "revision": record.data["revision"]}
+        config = replace(config, task=replace(config.task, options=options))
     model = build_model(config)
     path = record.path / ADAPTER
     tensors, _ = store.read_tensors(path, "adapter")

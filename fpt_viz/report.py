@@ -72,7 +72,7 @@ def write_report(
     shown = [_run(page, *each, vmax=top) for each in zip(records, names, given, strict=True)]
     fields = {
         "title": title,
-        "summary": list(summary),
+        "summary": [*summary, *dict.fromkeys(record.note for record in records if record.note)],
         "split": records[0].evaluation.split,
         "comparison": page.drawn(run_comparison(records)),
         "curves": page.drawn(training_curves(records)) if any(record.steps for record in records) else None,

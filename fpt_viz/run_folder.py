@@ -149,6 +149,8 @@ class RunFolder:
             "frozen_intact": not moved,
             "moved": moved,
             "task_sha256": registry.file_sha256(self.config.task.name),
+            "data": getattr(model.task, "source", dict)(),
+            "note": getattr(model.task, "note", ""),
         }
         seal(self.path, result)
 

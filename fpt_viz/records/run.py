@@ -196,6 +196,16 @@ class RunRecord:
         return None if solved is None else int(solved)
 
     @property
+    def note(self) -> str:
+        """What a reader of the accuracy must know of the task, such as that its input is cut; empty for most."""
+        return str(self.result.get("note", ""))
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Where the task's data came from: layout, SHA-256 by file, the Hub's commit; empty for a generated task."""
+        return dict(self.result.get("data", {}))
+
+    @property
     def source(self) -> dict[str, Any]:
         """What a figure or capture of this run says of where it comes from."""
         config = self.config
