@@ -173,6 +173,8 @@ def _indices(what: str, chosen: Sequence[int] | None, n: int) -> list[int]:
     """``chosen`` as indices from 0 to ``n`` - 1; None for all."""
     if chosen is None:
         return list(range(n))
+    if not chosen:
+        raise ConfigError(f"no {what} is chosen: there are {n}; None takes all")
     for index in chosen:
         if not -n <= index < n:
             raise ConfigError(f"no {what} {index}: there are {n}, numbered from 0")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 from rich.console import Console
+import torch
 
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
@@ -32,7 +33,7 @@ from fpt_viz.measures.head_statistics import head_statistics
 from fpt_viz.model import FrozenPretrainedTransformer, load_model
 from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
 from fpt_viz.report import write_report
-from fpt_viz.train import run
+from fpt_viz.train import pick_device, run
 
 SUFFIXES = ("pdf", "svg", "png")
 WIDE = {"head_grid"}
@@ -159,16 +160,17 @@ def run_demo(
         raise UnknownNameError("scale", scale, SCALES)
     size, folder, start = SCALES[scale], Path(out), perf_counter()
     runs: dict[str, RunRecord] = {}
+    chosen = pick_device(device)
     for init in INITS:
         config = demo_config(init, n_steps=size.n_steps, seed=seed)
         where = folder / "runs" / init
         runs[init] = run(config, where, device=device, resume=resume, overwrite=overwrite, progress=progress)
     with _stage("reading the heads", visible=progress):
-        statistics = {init: _measure_heads(record, size, device) for init, record in runs.items()}
-        model = load_model(runs["pretrained"], device=device or "cpu")
+        statistics = {init: _measure_heads(record, size, seed, chosen) for init, record in runs.items()}
+        model = load_model(runs["pretrained"], device=chosen)
     with _stage("cutting heads", visible=progress):
         validation, test = statistics["pretrained"]
-        single, top = _cut_heads(model, runs["pretrained"], validation, size)
+        single, top = _cut_heads(model, runs["pretrained"], validation, size, seed)
     result = DemoResult(
         runs=runs,
         validation=validation,
@@ -188,7 +190,7 @@ def run_demo(
         write_report(
             folder / "report.html", list(runs.values()), title=title, summary=result.summary(), statistics=pairs
         )
-    return result
+    return replace(result, seconds=perf_counter() - start)
 
 
 def demo_config(init: Literal["pretrained", "random"], *, n_steps: int, seed: int) -> RunConfig:
@@ -197,29 +199,37 @@ def demo_config(init: Literal["pretrained", "random"], *, n_steps: int, seed: in
     return RunConfig(task=TaskConfig(name="bit_xor"), backbone=BackboneConfig(name="minilm", init=init), train=train)
 
 
-def _measure_heads(record: RunRecord, size: Scale, device: str | None) -> tuple[HeadStatistics, HeadStatistics]:
+def _measure_heads(
+    record: RunRecord, size: Scale, seed: int, device: torch.device
+) -> tuple[HeadStatistics, HeadStatistics]:
     """Statistics on validation and on test, and a few captured patterns, all saved beside the run."""
-    model = load_model(record, device=device or "cpu")
-    validation = head_statistics(model, n_examples=size.n_examples, split="validation")
-    test = head_statistics(model, n_examples=size.n_examples, split="test")
+    model = load_model(record, device=device)
+    validation = head_statistics(model, n_examples=size.n_examples, split="validation", seed=seed)
+    test = head_statistics(model, n_examples=size.n_examples, split="test", seed=seed)
     validation.save(record.path / "head_statistics.safetensors")
     test.save(record.path / "head_statistics_test.safetensors")
-    _capture(model).save(record.path / "attention_maps.safetensors")
+    _capture(model, seed).save(record.path / "attention_maps.safetensors")
     return validation, test
 
 
-def _capture(model: FrozenPretrainedTransformer) -> AttentionMaps:
+def _capture(model: FrozenPretrainedTransformer, seed: int) -> AttentionMaps:
     """All patterns of eight test examples."""
-    return capture_attention(model, model.task.distinct(8, "test"), queries=None)
+    return capture_attention(model, model.task.distinct(8, "test", seed), queries=None)
 
 
 def _cut_heads(
-    model: FrozenPretrainedTransformer, record: RunRecord, validation: HeadStatistics, size: Scale
+    model: FrozenPretrainedTransformer, record: RunRecord, validation: HeadStatistics, size: Scale, seed: int
 ) -> tuple[AblationEffects, TopHeadsEffects]:
     """The effects of each head alone and of the best ones together, on test, saved beside the run."""
-    single = ablate_heads(model, n_examples=size.n_examples)
-    ranking = validation.ranking()
-    top = ablate_top_heads(model, ranking=ranking, ks=size.ks, n_random=size.n_random, n_examples=size.n_examples)
+    single = ablate_heads(model, n_examples=size.n_examples, seed=seed)
+    top = ablate_top_heads(
+        model,
+        ranking=validation.ranking(),
+        ks=size.ks,
+        n_random=size.n_random,
+        n_examples=size.n_examples,
+        seed=seed,
+    )
     single.save(record.path / "ablate_heads.json")
     top.save(record.path / "ablate_top_heads.json")
     return single, top
@@ -265,7 +275,8 @@ def _learning(result: DemoResult) -> list[str]:
         "One seed each: other seeds and learning rates move these numbers."
     )
     intact = all(run.result["frozen_intact"] for run in result.runs.values())
-    lines.append("No frozen weight moved." if intact else f"Frozen weights moved: {pretrained.result['moved'][:3]}.")
+    moved = [f"{name} ({init})" for init, run in result.runs.items() for name in run.result["moved"]]
+    lines.append("No frozen weight moved." if intact else f"Frozen weights moved: {', '.join(moved[:3])}.")
     return lines
 
 

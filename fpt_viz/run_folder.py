@@ -92,10 +92,16 @@ class RunFolder:
     @classmethod
     def _opened(cls, path: Path, config: RunConfig, *, resume: bool, overwrite: bool) -> RunFolder:
         """The folder after the question what to do with a run that it holds."""
-        if not (path / CONFIG).exists():
-            return cls(path, config)
         if overwrite:
             return cls(path, config, replaces=True)
+        if not (path / CONFIG).exists():
+            for name in (RESULT, CHECKPOINT, ADAPTER):
+                if (path / name).exists():
+                    raise RecordError(
+                        f"{path} holds {name} of a run, but its {CONFIG} is missing: restore it, overwrite the run, or "
+                        "choose another folder"
+                    )
+            return cls(path, config)
         if not resume:
             raise RunFolderError(f"{path} holds a run already: resume it, overwrite it, or choose another folder")
         _check_same(path, config)

@@ -168,6 +168,7 @@ def run(
                     )
                 if state.n_steps % config.train.checkpoint_every == 0:
                     folder.checkpoint(state)
+        folder.checkpoint(state)  # before the evaluation, which may be cut off
         folder.finish(model, state, _final(model, config.train))
     return load_run(out)
 

@@ -214,6 +214,8 @@ class _Numbers(argparse.Action):
             first, dash, last = word.partition("-")
             if not first.isdecimal() or (dash and not last.isdecimal()):
                 raise argparse.ArgumentError(self, f"wanted whole numbers, such as 0 2 or 0,2 or 0-2, got {word!r}")
+            if int(last or first) < int(first):
+                raise argparse.ArgumentError(self, f"the range {word!r} is empty: its end comes first")
             found += range(int(first), int(last or first) + 1)
         setattr(namespace, self.dest, found)
 

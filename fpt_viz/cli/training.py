@@ -87,7 +87,8 @@ def _config(arguments: Namespace) -> RunConfig:
     from fpt_viz.config import RunConfig, with_settings
     from fpt_viz.tasks import load_task
 
-    resumed = arguments.out / "config.toml" if arguments.resume and arguments.out and not arguments.task else None
+    asked = arguments.task and not arguments.task.endswith(".py")  # a file's path is given again, since its code runs
+    resumed = arguments.out / "config.toml" if arguments.resume and arguments.out and not asked else None
     file = arguments.config or (resumed if resumed and resumed.exists() else None)
     base = RunConfig.load(file).to_dict() if file else {}
     flags = {
@@ -100,6 +101,8 @@ def _config(arguments: Namespace) -> RunConfig:
     }
     settings = {name: value for name, value in flags.items() if value is not None} | parsed(arguments.settings)
     in_file = base.get("task", {}).get("name")
+    if file is resumed and str(in_file).endswith(".py") and arguments.task is None:
+        raise ConfigError(f"the task of {arguments.out} is the file {in_file}, whose code would run: give --task PATH")
     task = str(settings.get("task.name", in_file or ""))
     if not task:
         raise ConfigError("no task is given: name one with --task (see fpt-viz list tasks), or give a CONFIG.toml")

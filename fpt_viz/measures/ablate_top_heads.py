@@ -54,6 +54,8 @@ def ablate_top_heads(
     for k in ks:
         if not 1 <= k <= min(len(ranking), n_heads):
             raise ConfigError(f"a set of {k} heads cannot be cut: {len(ranking)} are ranked")
+    if n_random < 1:
+        raise ConfigError(f"n_random must be at least 1, got {n_random}: without random sets nothing is compared")
     rng = torch.Generator().manual_seed(seed)
     random_sets = [
         [

@@ -37,9 +37,16 @@ def outcomes(model: FrozenPretrainedTransformer, task: Task, batch: Batch, *, ba
 
 def _parts(model: FrozenPretrainedTransformer, batch: Batch, batch_size: int) -> Iterator[Batch]:
     """``batch`` in pieces, on the model's device."""
+    check_batch_size(batch_size)
     device = next(model.parameters()).device
     for start in range(0, len(batch), batch_size):
         yield batch[start : start + batch_size].to(device)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise where no example would be in a batch."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
 
 
 def _outcome(model: FrozenPretrainedTransformer, task: Task, part: Batch) -> Outcomes:

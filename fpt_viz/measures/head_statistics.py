@@ -16,6 +16,7 @@ from fpt_viz.analysis.sink_mass import sink_mass
 from fpt_viz.analysis.uniform_routing_score import uniform_routing_score
 from fpt_viz.capture import Queries, attention_rows, query_rows, visible_keys
 from fpt_viz.errors import CaptureError, ConfigError
+from fpt_viz.measures.base import check_batch_size
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import HeadStatistics
 from fpt_viz.tasks import Batch, Task
@@ -56,6 +57,7 @@ def head_statistics(
         CaptureError: The estimate of the memory is over the budget.
         ConfigError: The tokens that are read out differ between examples, and ``queries="readout"`` was asked for.
     """
+    check_batch_size(batch_size)
     task = task or model.task
     batch = task.distinct(n_examples, split, seed)
     device = next(model.parameters()).device
