@@ -18,7 +18,7 @@ import torch
 
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
-from fpt_viz.errors import UnknownNameError
+from fpt_viz.errors import RunFolderError, UnknownNameError
 from fpt_viz.export import Figure
 from fpt_viz.figures.ablation_effects import ablation_effects
 from fpt_viz.figures.attention_heatmap import attention_heatmap
@@ -32,6 +32,7 @@ from fpt_viz.measures.ablate_top_heads import ablate_top_heads
 from fpt_viz.measures.head_statistics import head_statistics
 from fpt_viz.model import FrozenPretrainedTransformer, load_model
 from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
+from fpt_viz.records.run import CONFIG
 from fpt_viz.report import write_report
 from fpt_viz.train import pick_device, run
 
@@ -161,6 +162,11 @@ def run_demo(
     size, folder, start = SCALES[scale], Path(out), perf_counter()
     runs: dict[str, RunRecord] = {}
     chosen = pick_device(device)
+    for where in (folder / "runs" / init for init in INITS):
+        if (where / CONFIG).exists() and not (resume or overwrite):
+            raise RunFolderError(
+                f"{where} holds a run already: resume the demo, overwrite it, or choose another folder"
+            )
     for init in INITS:
         config = demo_config(init, n_steps=size.n_steps, seed=seed)
         where = folder / "runs" / init

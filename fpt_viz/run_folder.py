@@ -116,7 +116,14 @@ class RunFolder:
         _remove_parts(self.path)
         if self.replaces:
             _remove_run(self.path)
+        task_sha256 = registry.file_sha256(self.config.task.name)
         if self.resumed:
+            started_on = store.read_json(self.path / ENVIRONMENT).get("task_sha256")
+            if started_on != task_sha256:
+                raise RunFolderError(
+                    f"{self.config.task.name} is another file than the run in {self.path} was started on: SHA-256 "
+                    f"{task_sha256}, then {started_on}; restore it, or start anew with overwrite"
+                )
             tensors, fields = store.read_tensors(self.path / CHECKPOINT, "checkpoint")
             state.restore(tensors, fields, str(self.path / CHECKPOINT))
             steps = _whole_steps(self.path / STEPS)[: state.n_steps]
@@ -126,7 +133,8 @@ class RunFolder:
         else:
             steps = ()
             store.write_json(self.path / LEDGER, model.ledger().to_json())
-            store.write_json(self.path / ENVIRONMENT, environment(state.device))
+            here = environment(state.device) | {"task_sha256": task_sha256}
+            store.write_json(self.path / ENVIRONMENT, here)
             store.write_tensors(self.path / ADAPTER_INITIAL, dict(model.trained_tensors()), "adapter", {"step": 0})
             store.write_bytes(self.path / CONFIG, self.config.to_toml().encode())
         write_steps(self.path / STEPS, steps)
@@ -154,7 +162,7 @@ class RunFolder:
             "evaluation": asdict(evaluation),
             "frozen_intact": not moved,
             "moved": moved,
-            "task_sha256": registry.file_sha256(self.config.task.name),
+            "task_sha256": store.read_json(self.path / ENVIRONMENT).get("task_sha256"),
             "data": getattr(model.task, "source", dict)(),
             "note": getattr(model.task, "note", ""),
         }

@@ -89,8 +89,10 @@ def _backbones() -> Answer:
 
 def doctor(arguments: Namespace) -> Answer:
     """What works on this machine; with ``--data``, whether a data set is here and whole."""
+    from fpt_viz.cli.training import set_data_dir
     from fpt_viz.doctor import check_data, examined
 
+    set_data_dir(arguments)
     checks = examined() if arguments.data is None else check_data(arguments.data)
     rows = [(check.name, check.status, check.found) for check in checks]
     cures = [f"{check.name}: {check.lost} Cure: {check.cure}" for check in checks if check.status != "ok"]

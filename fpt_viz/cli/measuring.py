@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer, Table
-from fpt_viz.cli.training import set_threads
+from fpt_viz.cli.training import set_machine
 from fpt_viz.cli.words import between, framed, percent, signed, span, word
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _loaded(arguments: Namespace) -> tuple[RunRecord, FrozenPretrainedTransforme
     from fpt_viz.records import load_run
 
     record = load_run(arguments.run)
-    set_threads(arguments)
+    set_machine(arguments)
     from fpt_viz.model import load_model
     from fpt_viz.train import pick_device
 

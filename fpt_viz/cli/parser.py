@@ -164,6 +164,7 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
     doctor.add_argument(
         "--data", metavar="NAME", help="look at this data set instead: is it here, whole, and if not, where"
     )
+    _add_data_dir(doctor)
     lab = command("lab", looking.lab, "open JupyterLab on this machine alone, behind a token", json=False)
     lab.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="its folder; notebooks/ where there is one")
 
@@ -177,7 +178,12 @@ def _add_folder_rules(parser: _Parser) -> None:
 
 def _add_machine(parser: _Parser) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (untested); cuda where there is one")
+    _add_data_dir(parser)
     parser.add_argument("--threads", type=_count, metavar="N", help="of torch on the CPU; its own choice unless given")
+
+
+def _add_data_dir(parser: _Parser) -> None:
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="holds one folder a data set; else FPT_VIZ_DATA")
 
 
 def _add_settings(parser: _Parser, told: str) -> None:

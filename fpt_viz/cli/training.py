@@ -6,6 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 import contextlib
 from dataclasses import asdict, fields
+import os
 from pathlib import Path
 import shlex
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ def demo(arguments: Namespace) -> Answer:
     """The main job."""
     from fpt_viz.demo import run_demo
 
-    set_threads(arguments)
+    set_machine(arguments)
     out = arguments.out
     with _resumable(arguments.argv):
         result = run_demo(
@@ -45,7 +46,7 @@ def train(arguments: Namespace) -> Answer:
     from fpt_viz.run_folder import RunFolder
     from fpt_viz.train import run
 
-    set_threads(arguments)
+    set_machine(arguments)
     config = _config(arguments)
     out = arguments.out or RUNS / RunFolder(Path(), config).run_id
     with _resumable(arguments.argv):
@@ -63,12 +64,13 @@ def train(arguments: Namespace) -> Answer:
     return Answer(data, shown)
 
 
-def set_threads(arguments: Namespace) -> None:
-    """Let torch use as many threads as ``--threads`` says.
+def set_machine(arguments: Namespace) -> None:
+    """Let torch use as many threads as ``--threads`` says, and tasks look for data where ``--data-dir`` says.
 
     Raises:
-        ConfigError: There must be at least one.
+        ConfigError: There must be at least one thread, and the folder must be there.
     """
+    set_data_dir(arguments)
     if arguments.threads is None:
         return
     if arguments.threads < 1:
@@ -76,6 +78,19 @@ def set_threads(arguments: Namespace) -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
+
+
+def set_data_dir(arguments: Namespace) -> None:
+    """Let tasks look for data first in the folder of ``--data-dir``.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    if arguments.data_dir is None:
+        return
+    if not arguments.data_dir.is_dir():
+        raise ConfigError(f"no folder {arguments.data_dir}: --data-dir takes one that holds a folder for each data set")
+    os.environ["FPT_VIZ_DATA"] = str(arguments.data_dir)
 
 
 def _config(arguments: Namespace) -> RunConfig:

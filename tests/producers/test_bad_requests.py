@@ -10,7 +10,7 @@ import pytest
 from fpt_viz.capture import capture_attention
 from fpt_viz.cli import main
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
-from fpt_viz.errors import ConfigError, RecordError
+from fpt_viz.errors import ConfigError, RecordError, RunFolderError
 from fpt_viz.measures.ablate_top_heads import ablate_top_heads
 from fpt_viz.measures.evaluate import evaluate
 from fpt_viz.measures.head_statistics import head_statistics
@@ -80,3 +80,23 @@ def test_empty_choices_are_named():
 def test_a_range_that_ends_before_it_begins_is_named(tmp_path, capsys):
     assert main(["capture", str(tmp_path), "--layers", "3-1"]) == 2
     assert "the range '3-1' is empty" in capsys.readouterr().err
+
+
+def test_a_task_file_that_changed_is_not_resumed(tmp_path, repository):
+    task = tmp_path / "my_task.py"
+    text = (repository / "fpt_viz/tasks/bit_xor.py").read_text()
+    task.write_text(text)
+    run(tiny_config(task=str(task)), tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    task.write_text(text + "# changed\n")
+
+    with pytest.raises(RunFolderError, match="is another file than the run"):
+        run(tiny_config(task=str(task)), tmp_path / "run", resume=True)
+
+
+def test_data_is_looked_for_where_the_command_line_says(made_data, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FPT_VIZ_DATA", str(tmp_path))  # put back at the end, whatever the command sets
+    assert main(["doctor", "--data", "mnist", "--data-dir", str(made_data)]) == 0
+    assert "mnist train       ok" in capsys.readouterr().out
+    assert main(["doctor", "--data", "mnist", "--data-dir", str(tmp_path / "none")]) == 2
+    assert "no folder" in capsys.readouterr().err
