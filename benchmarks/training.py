@@ -48,7 +48,7 @@ def _ours() -> Iterator[object]:
 
 
 def _bare() -> object:
-    model, task = _model(), fpt.load_task("bit_xor")
+    model, task = _model().train(), fpt.load_task("bit_xor")  # dropout on, as in training
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-3)
     rng = torch.Generator().manual_seed(0)
