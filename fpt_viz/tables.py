@@ -16,7 +16,7 @@ from fpt_viz.freeze import PAPER_GROUPS
 from fpt_viz.records import RunRecord
 
 CONFIDENCE = 0.95
-PAPER = "Lu et al., 2021, table 2"
+PAPER = "Lu et al., 2021 (v2), table 2, by a third-party reading note (S1)"
 PAPER_ACCURACY = {
     ("bit_xor", "pretrained"): 1.0,
     ("bit_xor", "random"): 1.0,

@@ -13,7 +13,7 @@ import pytest
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.records import RunRecord, load_run
-from fpt_viz.tables import compared
+from fpt_viz.tables import PAPER, compared
 
 Make = Callable[..., RunRecord]
 
@@ -70,7 +70,7 @@ def test_a_seed_counts_once(make):
 def test_the_papers_number_stands_beside_the_papers_system_alone(make):
     paper = {"task": {"name": "bit_memory"}, "backbone": {"name": "gpt2", "init": "random"}}
     [row] = compared([make(0, 0.7, **paper)])
-    assert (row.paper, row.source) == (0.758, "Lu et al., 2021, table 2")
+    assert (row.paper, row.source) == (0.758, PAPER)
     for change in (
         {"backbone__n_layers": 6},
         {"backbone__name": "gpt2-medium"},
