@@ -302,27 +302,20 @@ def _from_parquet(path: Path) -> Iterator[tuple[Any, Any]]:
 
 def _check_pages(path: Path, metadata: Any) -> None:
     """Raise where the columns that are read would unpack to more than their rows can hold."""
-    from fpt_viz.data_sets.parquet_pages import MalformedPageError, pages
+    from fpt_viz.data_sets.parquet_pages import MalformedPageError, pages, row_groups
 
     n_file, n_rows = file_size(path), metadata.num_rows
     if not 0 < n_rows <= n_file:
         raise ValueError(f"wanted 1 to {n_file:,} rows in {n_file:,} bytes, found {n_rows:,}")
     n_unpacked = 0
     with path.open("rb") as raw:
-        for group in range(metadata.num_row_groups):
-            for i in range(metadata.row_group(group).num_columns):
-                chunk = metadata.row_group(group).column(i)
-                if chunk.path_in_schema not in ("primary", "fold_label"):
-                    continue
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-                    start = min(start, chunk.dictionary_page_offset)
-                if start < 4 or not 0 <= chunk.total_compressed_size <= n_file - start:
-                    raise ValueError(f"column {chunk.path_in_schema} lies outside the file")
-                try:
-                    n_unpacked += sum(page.n_unpacked for page in pages(raw, start, chunk.total_compressed_size))
-                except MalformedPageError as error:
-                    raise ValueError(f"column {chunk.path_in_schema} has no whole pages: {error}") from error
+        try:  # not through pyarrow's metadata, which ends the process on a damaged footer
+            chunks = [chunk for group in row_groups(raw) for chunk in group.chunks]
+            for chunk in chunks:
+                if chunk.name in ("primary", "fold_label"):
+                    n_unpacked += sum(page.n_unpacked for page in pages(raw, chunk.start, chunk.n_packed))
+        except MalformedPageError as error:
+            raise ValueError(f"it has no whole pages: {error}") from error
     n_most = n_rows * 10_000 + MAX_OVERHEAD  # on average: the longest of TAPE's has 1,419
     if n_unpacked > n_most:
         raise ValueError(f"{n_rows:,} rows would unpack to {n_unpacked:,} bytes, wanted at most {n_most:,}")
