@@ -14,19 +14,9 @@ import torch
 from torch import Tensor
 
 from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
+from fpt_viz.kernel import HookPoint, KernelTap, RowTap, take_rows
 from fpt_viz.records import AttentionMaps
-from fpt_viz.tap import (
-    HookPoint,
-    KernelTap,
-    NameFilter,
-    RowTap,
-    Tappable,
-    enter_kernel,
-    hooked,
-    inspecting,
-    matching,
-    take_rows,
-)
+from fpt_viz.tap import NameFilter, Tappable, enter_kernel, hooked, inspecting, matching
 from fpt_viz.tasks.base import Batch
 
 DEFAULT_BUDGET_BYTES = 2 << 30

@@ -13,7 +13,8 @@ from typing import Literal
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError, UnknownNameError
-from fpt_viz.tap import Hook, HookPoint, Tappable, hooked
+from fpt_viz.kernel import Hook, HookPoint
+from fpt_viz.tap import Tappable, hooked
 
 ABLATIONS = ("zero",)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 import torch
 from torch import Tensor, nn
 
-from fpt_viz import capture, freeze, intervene, registry, tap
+from fpt_viz import capture, freeze, intervene, kernel, registry, tap
 from fpt_viz.backbones import Backbone, load_backbone
 from fpt_viz.config import InputInit, RunConfig
 from fpt_viz.errors import ConfigError, RecordError, SourceError
@@ -153,12 +153,12 @@ class FrozenPretrainedTransformer(nn.Module):
         """The logits and the activations; see :func:`fpt_viz.capture.run_with_cache`."""
         return capture.run_with_cache(self, inputs, mask, **options)
 
-    def hooks(self, fwd_hooks: Iterable[tuple[tap.NameFilter, tap.Hook]]) -> AbstractContextManager[None]:
+    def hooks(self, fwd_hooks: Iterable[tuple[tap.NameFilter, kernel.Hook]]) -> AbstractContextManager[None]:
         """Functions on named activations within a block; see :func:`fpt_viz.tap.hooked`."""
         return tap.hooked(self, fwd_hooks)
 
     def run_with_hooks(
-        self, inputs: Tensor, mask: Tensor | None = None, *, fwd_hooks: Iterable[tuple[tap.NameFilter, tap.Hook]]
+        self, inputs: Tensor, mask: Tensor | None = None, *, fwd_hooks: Iterable[tuple[tap.NameFilter, kernel.Hook]]
     ) -> Tensor:
         """The logits of one forward pass under ``fwd_hooks``."""
         with self.hooks(fwd_hooks):

@@ -12,9 +12,10 @@ from torch import Tensor
 from fpt_viz.analysis.bootstrap_interval import bootstrap_interval
 from fpt_viz.errors import ConfigError
 from fpt_viz.intervene import ablated
+from fpt_viz.kernel import Hook, HookPoint
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import AblationEffects
-from fpt_viz.tap import Hook, HookPoint, inspecting, starting_at
+from fpt_viz.tap import inspecting, starting_at
 from fpt_viz.tasks import Batch, Task
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fpt_viz.capture import capture_attention, run_with_cache
 from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
+from fpt_viz.kernel import TAPS, HookPoint
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.tap import _TAPS, HookPoint
 
 KERNELS = pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 WITHIN = {"atol": 1e-6, "rtol": 0}
@@ -23,7 +23,7 @@ def traces(model: FrozenPretrainedTransformer) -> list[object]:
         [module.training for module in modules],
         [list(module._forward_hooks) + list(module._forward_pre_hooks) for module in modules],
         ["forward" in vars(module) for module in modules],
-        len(_TAPS),
+        len(TAPS),
         torch.get_rng_state().tolist(),
         torch.is_grad_enabled(),
         torch.is_autocast_enabled("cpu"),

@@ -20,7 +20,7 @@ TRAINING = {"progress", "training_state", "run_folder", "train"}
 BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
-    "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "tap", "capture", "intervene",
+    "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "tap", "capture", "intervene",
     "config", "model", "measures", "progress", "training_state", "run_folder", "train", "engines",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
@@ -42,11 +42,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_sets": BELOW_ALL | {"sources", "hub"},  # files and their formats, whatever a task asks of them
     "tasks": BELOW_ALL | {"sources", "hub", "data_sets"},  # what is asked; some read data sets
     "backbones": BELOW_ALL | {"sources", "hub", "freeze"},  # what computes: weights, and the groups they are in
-    "tap": BELOW_ALL | {"tasks", "backbones"},  # the one way into a model while it computes
-    "capture": BELOW_ALL | {"tasks", "backbones", "tap"},  # the tap, reading; a task labels what is read
-    "intervene": BELOW_ALL | {"tasks", "backbones", "tap"},  # the same tap, writing
+    "kernel": BELOW_ALL,  # one layer's attention in steps, whoever looks on
+    "tap": BELOW_ALL | {"tasks", "backbones", "kernel"},  # the one way into a model while it computes
+    "capture": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # the tap, reading; a task labels what is read
+    "intervene": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # the same tap, writing
     "config": BELOW_ALL | {"sources", "freeze", "tasks", "backbones"},  # names a task and a backbone and their options
-    "model": BELOW_ALL | {"sources", "freeze", "tasks", "backbones", "tap", "capture", "intervene", "config"},  # joins
+    "model": BELOW_ALL
+    | {"sources", "freeze", "tasks", "backbones", "kernel", "tap", "capture", "intervene", "config"},  # joins
     "measures": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # ask a model and a task
     "progress": {"records"},  # shows steps, whoever makes them
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
