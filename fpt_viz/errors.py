@@ -20,12 +20,15 @@ class FptVizError(Exception):
 class UnknownNameError(FptVizError):
     """A name that no entry, option, preset or parameter group has."""
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
-        """``what`` is the kind of thing named (``"task"``); ``known`` are the names there are."""
+    def __init__(self, what: str, name: str, known: Iterable[str], *, listed: Iterable[str] = ()) -> None:
+        """``what`` is the kind of thing named (``"task"``); ``known`` are the names there are.
+
+        ``listed`` tells them where they are too many to tell one by one.
+        """
         known = sorted(known)
         near = get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"no {what} {name!r}.{hint} There are: {', '.join(known) or 'none'}")
+        super().__init__(f"no {what} {name!r}.{hint} There are: {', '.join(listed or known) or 'none'}")
 
 
 class ConfigError(FptVizError):
@@ -56,3 +59,7 @@ class TrainingError(FptVizError):
     """A run that cannot go on: a loss or gradient that is not finite."""
 
     exit_code = 1
+
+
+class TrapWarning(UserWarning):
+    """What was done is allowed, and easily misread; the message says how to avoid it."""

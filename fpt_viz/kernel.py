@@ -63,7 +63,7 @@ TAPS: WeakKeyDictionary[nn.Module, list[KernelTap]] = WeakKeyDictionary()
 """Of each attention module that is tapped now, its taps from the outermost block to the innermost."""
 
 
-def _kernel(
+def attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     """One layer's attention: SDPA where nothing is tapped, else the same in steps that hooks can read and change."""
@@ -71,9 +71,8 @@ def _kernel(
     if not taps:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     names = {name for tap in taps for name in tap.hooks}
-    query, key = (
-        _apply(taps, name, part, transpose=True) for name, part in zip(_qk_names(names), (query, key), strict=True)
-    )
+    for rotated in (QK, ROT_QK):  # a family has the one or the other here: what reaches the kernel
+        query, key = (_apply(taps, name, x, transpose=True) for name, x in zip(rotated, (query, key), strict=True))
     value = _apply(taps, "attn.hook_v", value, transpose=True)
     rows = [wanted for tap in taps for wanted in tap.rows]
     if names & {SCORES, PATTERN}:
@@ -91,11 +90,6 @@ def _kernel(
     return _apply(taps, Z, z).contiguous(), None
 
 
-def _qk_names(names: set[str]) -> tuple[str, str]:
-    """How the queries and keys that reach the kernel are called: by their rotated names where those are tapped."""
-    return ROT_QK if names & set(ROT_QK) else QK
-
-
 def _apply(taps: list[KernelTap], name: str, tensor: Tensor, *, transpose: bool = False) -> Tensor:
     """``tensor`` after the hooks on ``name``; ``transpose`` shows them ``[batch pos head d_head]``."""
     for tap in taps:
@@ -107,12 +101,20 @@ def _apply(taps: list[KernelTap], name: str, tensor: Tensor, *, transpose: bool 
     return tensor
 
 
-def checked(changed: Tensor | None, shown: Tensor, point: HookPoint) -> Tensor | None:
+def checked(changed: object, shown: Tensor, point: HookPoint) -> Tensor | None:
     """What a hook returned, if it can take the place of what it was shown."""
-    if changed is not None and changed.shape != shown.shape:
+    if changed is None:
+        return None
+    if not isinstance(changed, Tensor):
         raise CaptureError(
-            f"the hook on {point.name} returned shape {tuple(changed.shape)}, wanted {tuple(shown.shape)}"
+            f"the hook on {point.name} returned {type(changed).__name__}: return a tensor in the place of the "
+            "activation, or None to leave it"
         )
+    for what in ("shape", "dtype", "device"):
+        found, wanted = getattr(changed, what), getattr(shown, what)
+        if found != wanted:
+            found, wanted = (tuple(size) if what == "shape" else size for size in (found, wanted))
+            raise CaptureError(f"the hook on {point.name} returned {what} {found}, wanted {wanted}")
     return changed
 
 
@@ -142,10 +144,15 @@ def _masked(scores: Tensor, visible: Tensor | None) -> Tensor:
     return scores + visible
 
 
+def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
+    """What scores are multiplied by: 1 for T5, else one over the root of d_head."""
+    scaling = options.get("scaling")
+    return query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+
+
 def _scores(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
     """Masked scores of every query, ``[batch head query key]``."""
-    scaling = options.get("scaling") or query.shape[-1] ** -0.5
-    scores = query @ _per_query_head(key, query).transpose(2, 3) * scaling
+    scores = query @ _per_query_head(key, query).transpose(2, 3) * _scaling(query, options)
     if options.get("position_bias") is not None:
         scores = scores + options["position_bias"]
     return _masked(scores, _visible(module, query, key, mask, options))
@@ -160,9 +167,8 @@ def _pattern_rows(
         visible = visible.expand(query.shape[0], -1, query.shape[2], key.shape[2])
         visible = visible[:, wanted.heads] if visible.shape[1] > 1 else visible
         visible = take_rows(visible, wanted.queries)
-    scaling = options.get("scaling") or query.shape[-1] ** -0.5
     keys = _per_query_head(key, query)[:, wanted.heads]
-    scores = take_rows(query[:, wanted.heads], wanted.queries) @ keys.transpose(2, 3) * scaling
+    scores = take_rows(query[:, wanted.heads], wanted.queries) @ keys.transpose(2, 3) * _scaling(query, options)
     if options.get("position_bias") is not None:
         bias = options["position_bias"].expand(query.shape[0], query.shape[1], -1, -1)
         scores = scores + take_rows(bias[:, wanted.heads], wanted.queries)
@@ -175,5 +181,5 @@ def take_rows(tensor: Tensor, queries: Int[Tensor, "batch query"]) -> Tensor:
     return tensor.gather(2, index)
 
 
-AttentionInterface.register(KERNEL, _kernel)
+AttentionInterface.register(KERNEL, attend)
 AttentionMaskInterface.register(KERNEL, sdpa_mask)  # without it the kernel would get no mask, and attend to padding

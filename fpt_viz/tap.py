@@ -1,15 +1,15 @@
 """The tap: reads or changes named activations of a model, under any attention kernel, and undoes everything on exit.
 
-Attention is reached by a kernel of our own (:mod:`fpt_viz.kernel`), all other activations by forward hooks at the
-places that the backbone's family declares.
+Attention is reached by a kernel of our own (:mod:`fpt_viz.kernel`), all other activations by forward hooks
+(:mod:`fpt_viz.module_hooks`) at the places that the backbone's family declares.
 
-Names and shapes are TransformerLens's (``blocks.0.attn.hook_pattern``, ``[batch head query key]``). With rotary
-positions the kernel sees rotated queries and keys: ``hook_rot_q`` and ``hook_rot_k``.
+Names are those of :mod:`fpt_viz.activations`. With rotary positions the kernel sees rotated queries and keys:
+``hook_rot_q`` and ``hook_rot_k``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 from contextlib import ExitStack
 from typing import Any, Protocol, runtime_checkable
@@ -18,12 +18,13 @@ from jaxtyping import Float
 import torch
 from torch import Tensor, nn
 
-from fpt_viz.backbones.base import Backbone, Place
-from fpt_viz.errors import UnknownNameError
-from fpt_viz.kernel import KERNEL, PATTERN, QK, ROT_QK, SCORES, TAPS, Hook, HookPoint, KernelTap, Z, checked
+from fpt_viz.activations import NameFilter, matching
+from fpt_viz.backbones._places import Place
+from fpt_viz.backbones.base import Backbone
+from fpt_viz.errors import CaptureError
+from fpt_viz.kernel import KERNEL, TAPS, Hook, HookPoint, KernelTap
+from fpt_viz.module_hooks import Located, ModuleHook, StepHook, enter_steps, leave, register
 from fpt_viz.tasks.base import Task
-
-NameFilter = str | Collection[str] | Callable[[str], bool] | None
 
 
 @runtime_checkable
@@ -60,54 +61,111 @@ class Tappable(Protocol):
         ...
 
 
-def activation_names(backbone: Backbone) -> list[str]:
-    """Every activation of a model on ``backbone`` that can be tapped, layer by layer."""
-    kernel = [*QK, "attn.hook_v", SCORES, PATTERN, Z, *(ROT_QK if backbone.rotary else ())]
-    in_block = list(dict.fromkeys([*backbone.places, *kernel]))
-    blocks = [f"blocks.{layer}.{name}" for layer in range(backbone.n_layers) for name in in_block]
-    return ["hook_embed", *blocks, "readout.hook_out"]
-
-
-def matching(backbone: Backbone, wanted: NameFilter) -> list[str]:
-    """The activation names that ``wanted`` means: None for all, a name, names, or a function of a name.
-
-    Raises:
-        UnknownNameError: A name that this model does not have.
-    """
-    known = activation_names(backbone)
-    if wanted is None:
-        return known
-    if callable(wanted):
-        return [name for name in known if wanted(name)]
-    asked = [wanted] if isinstance(wanted, str) else list(wanted)
-    for name in asked:
-        if name not in known:
-            raise UnknownNameError("activation", name, known)
-    return asked
-
-
 @contextlib.contextmanager
 def hooked(model: Tappable, hooks: Iterable[tuple[NameFilter, Hook]]) -> Iterator[None]:
     """Run functions on named activations within the block; all are removed on exit, also after an exception.
 
-    A function is given the activation and a :class:`HookPoint`, and returns a replacement of the same shape or None.
-    Blocks may be nested: the outermost function runs first. Gradients flow, and nothing else of the model changes.
+    A function is given the activation and a :class:`HookPoint`, and returns None or a replacement of the same shape,
+    type and device. Blocks may be nested: the outermost function runs first. Gradients flow, and nothing else of the
+    model changes.
+
+    Raises:
+        UnknownNameError: No such activation.
+        CaptureError: On leaving: the model ran within the block and a function was never called. Or a function
+            returned something that cannot take the activation's place.
     """
     backbone = model.backbone
-    taps: dict[nn.Module, KernelTap] = {}
+    in_kernel: dict[nn.Module, KernelTap] = {}
+    in_steps: dict[nn.Module, tuple[KernelTap, int]] = {}
+    watch = _Watch()
     with ExitStack() as undo:
         for wanted, hook in hooks:
             for name in matching(backbone, wanted):
-                point = HookPoint(name)
-                place = _module_place(model, name)
-                if place is None:
-                    layer, _, activation = name.removeprefix("blocks.").partition(".")
-                    tap = taps.setdefault(backbone.attentions[int(layer)], KernelTap())
-                    tap.hooks.setdefault(activation, []).append((hook, point))
+                found, seen = _located(model, name), (watch.seen(hook, name), HookPoint(name))
+                side = found.place.side
+                if side == "kernel":
+                    hooks_there = in_kernel.setdefault(found.module, KernelTap()).hooks
+                    hooks_there.setdefault(name.split(".", 2)[2], []).append(seen)
+                elif side in ("scale", "normalized", "result"):
+                    hooks_there = in_steps.setdefault(found.module, (KernelTap(), found.layer))[0].hooks
+                    hooks_there.setdefault(side, []).append(seen)
                 else:
-                    undo.callback(_register(*place, hook, point))
-        enter_kernel(backbone, taps, undo)
+                    undo.callback(register(backbone, found, *seen))
+        enter_kernel(backbone, in_kernel, undo)
+        enter_steps(backbone, in_steps, undo)
+        undo.callback(model.get_submodule("").register_forward_hook(watch.count).remove)
         yield
+    watch.check()
+
+
+class _Watch:
+    """Which functions of a block were called, and how often the model ran."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, None] = {}
+        self.n_passes = 0
+
+    def seen(self, hook: Hook, name: str) -> Hook:
+        """``hook``, which no longer waits once it was called."""
+        self.waiting[name] = None
+
+        def call(shown: Tensor, point: HookPoint) -> Tensor | None:
+            self.waiting.pop(point.name, None)
+            return hook(shown, point)
+
+        return call
+
+    def count(self, *_args: object) -> None:
+        """A forward hook of the model."""
+        self.n_passes += 1
+
+    def check(self) -> None:
+        """Raise where the model ran and a function was never called."""
+        if self.n_passes and self.waiting:
+            raise CaptureError(
+                f"{next(iter(self.waiting))} was never reached in {self.n_passes} forward passes, so its hook did "
+                "nothing: the pass skips its layer, or the module there was replaced"
+            )
+
+
+def leaked(model: Tappable) -> list[str]:
+    """What the tap has in ``model`` now, by activation name; outside every block it must be empty.
+
+    A block that was entered by hand and never left leaves its hooks; :func:`reset_hooks` takes them out.
+    """
+    found: dict[str, None] = {}
+    for module in model.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, ModuleHook):
+                found[owner.point.name] = None
+            elif isinstance(owner, _Start):
+                found[f"blocks.{owner.layer} (begins here)"] = None
+        for tap in TAPS.get(module, ()):
+            found |= {point.name: None for hooks in tap.hooks.values() for _hook, point in hooks}
+            found |= {"attention rows": None} if tap.rows else {}
+    skipped = [i for i, block in enumerate(model.backbone.blocks) if _is_skipped(block, model.backbone)]
+    return [*found, *(f"blocks.{i} (skipped)" for i in skipped)]
+
+
+def _is_skipped(block: nn.Module, backbone: Backbone) -> bool:
+    return getattr(vars(block).get("forward"), "__self__", None) is backbone
+
+
+def reset_hooks(model: Tappable) -> None:
+    """Take everything of the tap out of ``model``, whatever block put it there; hooks of others stay."""
+    ours = (ModuleHook, StepHook, _Start, _Watch)
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), ours)]:
+                del hooks[key]
+        TAPS.pop(module, None)
+    for block in model.backbone.blocks:
+        if _is_skipped(block, model.backbone):
+            del vars(block)["forward"]
+    config = model.backbone.network.config
+    if config._attn_implementation == KERNEL:
+        config._attn_implementation = model.backbone.attention_kernel
 
 
 def enter_kernel(backbone: Backbone, taps: Mapping[nn.Module, KernelTap], undo: ExitStack) -> None:
@@ -120,54 +178,20 @@ def enter_kernel(backbone: Backbone, taps: Mapping[nn.Module, KernelTap], undo: 
     for module, tap in taps.items():
         active = TAPS.setdefault(module, [])
         active.append(tap)
-        undo.callback(_leave_kernel, module, tap)
+        undo.callback(leave, module, tap)
 
 
-def _leave_kernel(module: nn.Module, tap: KernelTap) -> None:
-    remaining = [other for other in TAPS[module] if other is not tap]
-    if remaining:
-        TAPS[module] = remaining
-    else:
-        del TAPS[module]
-
-
-def _module_place(model: Tappable, name: str) -> tuple[nn.Module, Place, int] | None:
-    """The module, side and head count where the activation ``name`` lies; None where it lies in the kernel."""
-    if name == "hook_embed":
-        return model.get_submodule("input"), Place("", "output"), 0
-    if name == "readout.hook_out":
-        return model.get_submodule("output"), Place("", "output"), 0
+def _located(model: Tappable, name: str) -> Located:
+    """Where the activation ``name`` lies in ``model``."""
     backbone = model.backbone
+    if name in ("hook_embed", "readout.hook_out"):
+        return Located(model.get_submodule("input" if name == "hook_embed" else "output"), Place("", "output"))
+    if name in backbone.outer_places:
+        place = backbone.outer_places[name]
+        return Located(backbone.get_submodule(place.module), place)
     layer, _, activation = name.removeprefix("blocks.").partition(".")
-    place = backbone.places.get(activation)
-    if place is None:
-        return None
-    n_heads = getattr(backbone, place.n_heads) if place.n_heads else 0
-    return backbone.blocks[int(layer)].get_submodule(place.module), place, n_heads
-
-
-def _register(module: nn.Module, place: Place, n_heads: int, hook: Hook, point: HookPoint) -> Callable[[], None]:
-    """Hook the input or output of ``module``; returns what removes the hook."""
-
-    def changed(found: Tensor) -> Tensor | None:
-        shown = found.unflatten(-1, (n_heads, -1)) if n_heads else found
-        result = checked(hook(shown, point), shown, point)
-        return result.flatten(-2) if result is not None and n_heads else result
-
-    def on_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        found = args[0] if args else kwargs["hidden_states"]
-        result = changed(found)
-        if result is None:
-            return None
-        return ((result, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": result})
-
-    def on_output(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
-        result = changed(output[0] if isinstance(output, tuple) else output)
-        return (result, *output[1:]) if result is not None and isinstance(output, tuple) else result
-
-    if place.side == "input":
-        return module.register_forward_pre_hook(on_input, with_kwargs=True).remove
-    return module.register_forward_hook(on_output).remove
+    place = backbone.places[activation]
+    return Located(backbone.blocks[int(layer)].get_submodule(place.module), place, int(layer))
 
 
 @contextlib.contextmanager
@@ -199,17 +223,21 @@ def starting_at(model: Tappable, layer: int, residual: Float[Tensor, "batch seq 
     For interventions on one batch that differ only from ``layer`` on: what lies below is computed once, by whoever
     kept ``blocks.{layer}.hook_resid_pre``. The batch must be the one that ``residual`` was kept from.
     """
-    blocks = model.backbone.blocks
-
-    def skip(hidden_states: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        return hidden_states
-
-    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return ((residual, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": residual})
-
+    blocks, start = model.backbone.blocks, _Start(layer, residual)
     with ExitStack() as undo:
         for block in blocks[:layer]:
-            undo.callback(block.__dict__.pop, "forward")
-            block.forward = skip
-        undo.callback(blocks[layer].register_forward_pre_hook(begin, with_kwargs=True, prepend=True).remove)
+            undo.callback(vars(block).pop, "forward", None)
+            block.forward = model.backbone.skip_block
+        undo.callback(blocks[layer].register_forward_pre_hook(start.begin, with_kwargs=True, prepend=True).remove)
         yield
+
+
+class _Start:
+    """Puts the input of the first block that runs in by hand."""
+
+    def __init__(self, layer: int, residual: Tensor) -> None:
+        self.layer, self.residual = layer, residual
+
+    def begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Before the block runs."""
+        return ((self.residual, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": self.residual})

@@ -12,6 +12,7 @@ import jaxtyping
 import pytest
 
 if TYPE_CHECKING:
+    from hub_server import FakeHub
     from playwright.sync_api import Browser
     import torch
 
@@ -133,3 +134,19 @@ def made_data(_made_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FPT_VIZ_DATA", str(_made_data / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(_made_data / "cache"))
     return _made_data / "data"
+
+
+@pytest.fixture
+def hub_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    """A Hub of our own on loopback that holds nothing yet, and an empty cache of our own."""
+    from hub_server import FakeHub, serving
+
+    from fpt_viz import hub
+
+    with serving(FakeHub()) as fake:
+        monkeypatch.setenv("HF_ENDPOINT", fake.endpoint)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+        yield fake

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import BertConfig, BertModel
 
-from fpt_viz.backbones.base import Backbone, Place, Preset
+from fpt_viz.backbones._places import Place, attention, norm
+from fpt_viz.backbones.base import Backbone, Preset
 from fpt_viz.sources import PackageFile
 
 __all__ = ["Bert"]
@@ -27,8 +27,10 @@ class Bert(Backbone):
     causal = False
     blocks_path = "encoder.layer"
     attention_path = "attention.self"
+    projection_path = "attention.output.dense"
     vocabulary_path = "embeddings.word_embeddings"
     position_path = "embeddings.position_embeddings"
+    embedding_norm_path = "embeddings.LayerNorm"
     groups: ClassVar = {
         "embeddings.token_type_embeddings.*": "token",
         "embeddings.position_embeddings.*": "position",
@@ -39,13 +41,18 @@ class Bert(Backbone):
         "encoder.layer.[0-9].output.dense.*": "feed_forward",
         "encoder.layer.[0-9][0-9].output.dense.*": "feed_forward",
     }
-    places: ClassVar = {
+    block_places: ClassVar = {
         "hook_resid_pre": Place("", "input"),
+        **attention("attention.self", "attention.output.dense"),
         "hook_attn_out": Place("attention.output.dropout", "output"),
         "hook_resid_mid": Place("attention.output.LayerNorm", "input"),
+        **norm("ln1", "attention.output.LayerNorm"),
         "hook_normalized_resid_mid": Place("attention.output.LayerNorm", "output"),
+        "mlp.hook_pre": Place("intermediate.dense", "output"),
+        "mlp.hook_post": Place("intermediate", "output"),
         "hook_mlp_out": Place("output.dropout", "output"),
         "hook_resid_post": Place("output.LayerNorm", "input"),
+        **norm("ln2", "output.LayerNorm"),
         "hook_normalized_resid_post": Place("output.LayerNorm", "output"),
     }
     presets: ClassVar = {
@@ -91,7 +98,3 @@ class Bert(Backbone):
         embeddings.register_buffer(
             "token_type_ids", torch.zeros(1, n_tokens, dtype=torch.long, device=device), persistent=False
         )
-
-    def final_norm(self) -> nn.Module | None:
-        """None: each block ends in its own norm."""
-        return None

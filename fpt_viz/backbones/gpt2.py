@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
 from transformers import GPT2Config, GPT2Model
 
-from fpt_viz.backbones.base import Backbone, Place, Preset
+from fpt_viz.backbones._places import Place, attention, norm
+from fpt_viz.backbones.base import Backbone, Preset
 
 __all__ = ["Gpt2"]
 
@@ -23,8 +23,10 @@ class Gpt2(Backbone):
     causal = True
     blocks_path = "h"
     attention_path = "attn"
+    projection_path = "attn.c_proj"
     vocabulary_path = "wte"
     position_path = "wpe"
+    final_norm_path = "ln_f"
     groups: ClassVar = {
         "wpe.*": "position",
         "h.*.ln_[12].*": "layer_norm",
@@ -32,10 +34,15 @@ class Gpt2(Backbone):
         "h.*.attn.*": "attention",
         "h.*.mlp.*": "feed_forward",
     }
-    places: ClassVar = {
+    block_places: ClassVar = {
         "hook_resid_pre": Place("", "input"),
+        **norm("ln1", "ln_1"),
+        **attention("attn", "attn.c_proj"),
         "hook_attn_out": Place("attn", "output"),
-        "hook_resid_mid": Place("ln_2", "input"),
+        "hook_resid_mid": Place("ln_2", "input", stream=True),
+        **norm("ln2", "ln_2"),
+        "mlp.hook_pre": Place("mlp.c_fc", "output"),
+        "mlp.hook_post": Place("mlp.act", "output"),
         "hook_mlp_out": Place("mlp", "output"),
         "hook_resid_post": Place("", "output"),
     }
@@ -60,7 +67,3 @@ class Gpt2(Backbone):
             },
         ),
     }
-
-    def final_norm(self) -> nn.Module | None:
-        """``ln_f``."""
-        return self.network.get_submodule("ln_f")

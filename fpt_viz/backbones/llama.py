@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
-from fpt_viz.backbones.base import Backbone, Place, Preset
+from fpt_viz.backbones._places import Place, norm, rotary_attention
+from fpt_viz.backbones.base import Backbone, Preset
 from fpt_viz.sources import PackageFile
 
 __all__ = ["Llama"]
@@ -26,7 +26,10 @@ class Llama(Backbone):
     rotary = True
     blocks_path = "layers"
     attention_path = "self_attn"
+    attention_dropout = "attention_dropout"
+    projection_path = "self_attn.o_proj"
     vocabulary_path = "embed_tokens"
+    final_norm_path = "norm"
     groups: ClassVar = {
         "layers.*.input_layernorm.*": "layer_norm",
         "layers.*.post_attention_layernorm.*": "layer_norm",
@@ -34,16 +37,22 @@ class Llama(Backbone):
         "layers.*.self_attn.*": "attention",
         "layers.*.mlp.*": "feed_forward",
     }
-    places: ClassVar = {
+    block_places: ClassVar = {
         "hook_resid_pre": Place("", "input"),
-        "attn.hook_q": Place("self_attn.q_proj", "output", "n_heads"),
-        "attn.hook_k": Place("self_attn.k_proj", "output", "n_kv_heads"),
-        "attn.hook_v": Place("self_attn.v_proj", "output", "n_kv_heads"),
+        **norm("ln1", "input_layernorm"),
+        **rotary_attention(
+            "self_attn", query="self_attn.q_proj", key="self_attn.k_proj", value="self_attn.v_proj",
+            projection="self_attn.o_proj",
+        ),
         "hook_attn_out": Place("self_attn", "output"),
-        "hook_resid_mid": Place("post_attention_layernorm", "input"),
+        "hook_resid_mid": Place("post_attention_layernorm", "input", stream=True),
+        **norm("ln2", "post_attention_layernorm"),
+        "mlp.hook_pre": Place("mlp.gate_proj", "output"),
+        "mlp.hook_pre_linear": Place("mlp.up_proj", "output"),
+        "mlp.hook_post": Place("mlp.down_proj", "input"),
         "hook_mlp_out": Place("mlp", "output"),
         "hook_resid_post": Place("", "output"),
-    }
+    }  # fmt: skip
     presets: ClassVar = {
         "smollm2": Preset(
             config={
@@ -87,13 +96,3 @@ class Llama(Backbone):
     def limit(self) -> str:
         """Rotation goes on for ever, but the frozen heads were trained on some angles only."""
         return "its frozen heads never saw the rotation of later ones, which nothing can be trained to mend"
-
-    def final_norm(self) -> nn.Module | None:
-        """``norm``."""
-        return self.network.get_submodule("norm")
-
-    def set_dropout(self, rate: float) -> None:
-        """Set the dropout rate of the attention, the only place where the architecture has one."""
-        super().set_dropout(rate)
-        for attention in self.attentions:
-            attention.attention_dropout = rate  # type: ignore[assignment]

@@ -7,14 +7,17 @@ import socket
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from transformers import ViTModel
 
 from fpt_viz import registry
-from fpt_viz.backbones import Backbone, load_backbone
-from fpt_viz.backbones.base import INITS, preset_names
+from fpt_viz.backbones import Backbone, load_backbone, preset_names
+from fpt_viz.backbones._loading import INITS
 from fpt_viz.errors import ConfigError, SourceError, UnknownNameError
 from fpt_viz.freeze import GROUPS, group_of
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.sources import PackageFile
+from fpt_viz.tap import leaked, starting_at
 from fpt_viz.tasks import load_task
 
 N_TOKENS = 6
@@ -57,6 +60,27 @@ def the_network_itself(family: str, preset: str, seed: int) -> nn.Module:
     return kind.network_class(kind.config_class(**kind.presets[preset].config), **kind.network_options).eval()
 
 
+def states_of(network: nn.Module, x: Tensor) -> Tensor:
+    """The last hidden states of ``network`` on the vectors ``x``, by its own forward pass."""
+    if isinstance(network, ViTModel):
+        return states_of_an_image(network, x)
+    return network(inputs_embeds=x).last_hidden_state
+
+
+def states_of_an_image(network: ViTModel, x: Tensor) -> Tensor:
+    """As :func:`states_of`: an image whose first patches project to ``x``, all else of it and the class token hidden.
+
+    A patch has 48 pixels and a vector 32 dimensions, so there is a patch for every vector.
+    """
+    projection, n_tokens = network.embeddings.patch_embeddings.projection, x.shape[1]
+    pixels = (x - projection.bias) @ torch.linalg.pinv(projection.weight.flatten(1)).T
+    patches = functional.pad(pixels, (0, 0, 0, 160 - n_tokens)).transpose(1, 2)
+    image = functional.fold(patches, (40, 64), kernel_size=4, stride=4)
+    seen = torch.arange(161).expand(len(x), -1)
+    found = network(pixel_values=image, attention_mask=(seen >= 1) & (seen <= n_tokens))
+    return found.last_hidden_state[:, 1 : n_tokens + 1]
+
+
 def test_no_two_families_share_a_preset_name():
     families = [registry.load("backbones", family) for family in registry.names("backbones")]
     assert len(preset_names()) == sum(len(family.presets) for family in families)
@@ -84,11 +108,11 @@ def test_a_group_of_blocks_lies_in_layers_and_positions_do_not(backbone):
 
 @torch.no_grad()
 def test_forward_is_the_transformers_network_own(backbone, family, tiny_preset):
-    network = the_network_itself(family, tiny_preset, seed=3)
+    network = the_network_itself(family, tiny_preset, seed=3).double()
     backbone.fit_positions(N_TOKENS)
-    x = vectors(backbone)
+    x = vectors(backbone).double()
 
-    torch.testing.assert_close(backbone(x), network(inputs_embeds=x).last_hidden_state, atol=1e-6, rtol=0)
+    torch.testing.assert_close(backbone.double()(x), states_of(network, x), atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -102,8 +126,8 @@ def test_position_rows_are_added_to_the_tokens_in_their_order(backbone, family, 
     x = vectors(backbone)
 
     assert rows.shape == (N_TOKENS, backbone.d_model)
-    torch.testing.assert_close(backbone(x), network(inputs_embeds=x + moved).last_hidden_state, atol=1e-5, rtol=0)
-    short = network(inputs_embeds=x[:, :4] + moved[:4]).last_hidden_state
+    torch.testing.assert_close(backbone(x), states_of(network, x + moved), atol=1e-5, rtol=0)
+    short = states_of(network, x[:, :4] + moved[:4])
     torch.testing.assert_close(backbone(x[:, :4]), short, atol=1e-5, rtol=0)
 
 
@@ -136,7 +160,7 @@ def test_random_init_needs_no_file_and_no_network(tiny_preset, family, monkeypat
         raise AssertionError("a random backbone reads nothing")
 
     monkeypatch.setattr(PackageFile, "locate", refused)
-    monkeypatch.setattr("fpt_viz.backbones.base.weights_in", refused)
+    monkeypatch.setattr("fpt_viz.backbones._loading.weights_in", refused)
     monkeypatch.setattr(socket.socket, "connect", refused)
 
     assert load_backbone(tiny_preset, "random").provenance.weights_sha256 == ""
@@ -183,6 +207,11 @@ def test_the_inits_there_are():
 
 
 def test_a_sequence_longer_than_the_positions_gets_new_rows_or_an_error_with_the_reason(backbone):
+    if backbone.n_ctx is None:  # no sequence is
+        backbone.fit_positions(3000)
+        assert backbone.provenance.positions_new == 0
+        assert backbone(torch.ones(1, 3000, backbone.d_model)).isfinite().all()
+        return
     n_tokens = backbone.n_ctx + 3
     if backbone.limit:
         with pytest.raises(ConfigError, match=rf"positions for {backbone.n_ctx} tokens, the task has {n_tokens}, and "):
@@ -210,9 +239,12 @@ def test_dropout_reaches_hidden_states_and_attention(backbone):
 
 @torch.no_grad()
 def test_the_input_scale_is_that_of_the_networks_own_token_embeddings(backbone, family, tiny_preset):
-    network = the_network_itself(family, tiny_preset, seed=3)
-    rms = network.get_input_embeddings().weight.square().mean().sqrt()
-    assert backbone.token_rms == pytest.approx(float(rms), rel=1e-6)
+    embeddings = the_network_itself(family, tiny_preset, seed=3).get_input_embeddings()
+    if isinstance(embeddings, nn.Embedding):
+        tokens, within = embeddings.weight, 1e-6
+    else:  # a ViT's, of pixels: as many patches as make the sampling error small
+        tokens, within = embeddings(torch.randn(200, 3, 40, 64, generator=torch.Generator().manual_seed(1))), 5e-3
+    assert backbone.token_rms == pytest.approx(float(tokens.square().mean().sqrt()), rel=within)
 
 
 @torch.no_grad()
@@ -233,6 +265,10 @@ def test_every_activation_that_is_named_is_reached_and_has_its_shape(model):
             assert found.shape == (2, n_heads, seq, seq), name
         elif name == "readout.hook_out":
             assert found.shape == (2, model.task.n_readout, 2), name
+        elif kind == "scale":
+            assert found.shape == (2, seq, 1), name
+        elif kind in ("pre", "pre_linear", "post"):
+            assert found.shape == (2, seq, 128 if model.backbone.provenance.family == "gpt2" else 64), name
         else:
             assert found.shape == (2, seq, backbone.d_model), name
 
@@ -270,3 +306,174 @@ def test_attention_without_any_head_says_the_same_to_every_token(model):
     [first, second] = cache.values()
     torch.testing.assert_close(second, second[:1, :1].expand_as(second), atol=1e-7, rtol=0)
     assert not torch.allclose(first, first[:1, :1].expand_as(first), atol=1e-4)
+
+
+# What the tap may say of any family
+
+
+def differ(one: Tensor, other: Tensor) -> bool:
+    return not torch.allclose(one, other, atol=1e-4)
+
+
+def made_varied(model: FrozenPretrainedTransformer) -> FrozenPretrainedTransformer:
+    """The model with other gains, biases and positions than the ones and zeros that it starts with."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator) * 0.1
+    return model
+
+
+def norms_of(model: FrozenPretrainedTransformer, layer: int) -> list[tuple[str, str]]:
+    """Of each norm of a block, its name and the activation that it is given."""
+    if "blocks.0.hook_normalized_resid_post" in model.activation_names():
+        return [(f"blocks.{layer}.ln1", "resid_mid"), (f"blocks.{layer}.ln2", "resid_post")]
+    return [(f"blocks.{layer}.ln1", "resid_pre"), (f"blocks.{layer}.ln2", "resid_mid")]
+
+
+@torch.no_grad()
+def test_norms_are_told_before_gain_and_bias_with_the_divisor(model, family):
+    made_varied(model)
+    _, cache = model.run_with_cache(model.task.distinct(2, "test").inputs)
+    config = model.backbone.network.config
+    epsilons = [getattr(config, name, None) for name in ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")]
+    epsilon = next(found for found in epsilons if found is not None)
+
+    checked = [(*norm, layer) for layer in range(model.backbone.n_layers) for norm in norms_of(model, layer)]
+    checked += [("ln_final", "resid_post", model.backbone.n_layers - 1)] if model.backbone.final_norm() else []
+    for name, given, layer in checked:
+        x = cache[given, layer]
+        if family in ("llama", "t5"):
+            expected = functional.rms_norm(x, (32,), eps=epsilon)
+        else:
+            expected, x = functional.layer_norm(x, (32,), eps=epsilon), x - x.mean(-1, keepdim=True)
+        torch.testing.assert_close(cache[f"{name}.hook_normalized"], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(cache[f"{name}.hook_scale"] * expected, x, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_what_is_written_inside_a_norm_comes_out_of_it(model):
+    made_varied(model)
+    inputs = model.task.distinct(2, "test").inputs
+    [(name, _), (other, _)] = norms_of(model, 1)
+    plain, cache = model.run_with_cache(inputs)
+    doubled = [(f"{name}.hook_scale", lambda scale, hook: scale * 2)]
+
+    with model.hooks(doubled), model.hooks([(f"{other}.hook_scale", lambda scale, hook: None)]):
+        logits, under = model.run_with_cache(inputs)
+    halved = model.run_with_hooks(inputs, fwd_hooks=[(f"{name}.hook_normalized", lambda x, hook: x / 2)])
+    with model.hooks(doubled):
+        undone = model.run_with_hooks(inputs, fwd_hooks=[(f"{name}.hook_normalized", lambda x, hook: x * 2)])
+
+    torch.testing.assert_close(under[f"{name}.hook_normalized"], cache[f"{name}.hook_normalized"] / 2)
+    torch.testing.assert_close(halved, logits, atol=1e-6, rtol=0)
+    torch.testing.assert_close(undone, plain, atol=1e-5, rtol=0)
+    assert differ(logits, plain)
+
+
+@torch.no_grad()
+def test_a_written_residual_stream_goes_on_into_both_the_next_half_and_the_sum(model):
+    made_varied(model)
+    inputs = model.task.distinct(2, "test").inputs
+    for name in ("hook_resid_pre", "hook_resid_mid", "hook_resid_post"):
+        put = torch.randn(2, N_TOKENS, 32, generator=torch.Generator().manual_seed(3))
+        with model.hooks([(f"blocks.1.{name}", lambda _shown, hook, put=put: put)]):
+            _, cache = model.run_with_cache(inputs)
+        assert torch.equal(cache[f"blocks.1.{name}"], put)
+        mid = cache.get("blocks.1.hook_normalized_resid_mid", cache["resid_mid", 1])
+        if name == "hook_resid_post":
+            after = cache.get("blocks.1.hook_normalized_resid_post", put)
+            torch.testing.assert_close(cache["resid_pre", 2], after, atol=1e-6, rtol=0)
+        else:
+            torch.testing.assert_close(cache["resid_post", 1], mid + cache["mlp_out", 1], atol=1e-5, rtol=0)
+            torch.testing.assert_close(cache["resid_post", 1], cache[norms_of(model, 1)[1][1], 1] + (
+                0 if "blocks.0.hook_normalized_resid_post" in cache else cache["mlp_out", 1]
+            ), atol=1e-5, rtol=0)  # fmt: skip
+
+
+def test_gradients_through_a_written_residual_stream_are_those_of_finite_differences(model):
+    model = made_varied(model).double()
+    inputs = model.task.distinct(2, "test").inputs.double()
+
+    def logits_at(factor: Tensor) -> Tensor:
+        hooks = [(f"blocks.1.{name}", lambda x, hook: x * factor) for name in ("hook_resid_mid", "ln1.hook_scale")]
+        return model.run_with_hooks(inputs, fwd_hooks=hooks).square().sum()
+
+    factor = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    logits_at(factor).backward()
+    with torch.no_grad():
+        slope = (logits_at(factor + 1e-3) - logits_at(factor - 1e-3)) / 2e-3  # softmax may be in float32
+    torch.testing.assert_close(factor.grad, slope, rtol=1e-3, atol=0)
+    assert factor.grad.abs() > 1e-6
+
+
+@torch.no_grad()
+def test_positions_written_as_zero_are_a_model_without_positions(model):
+    made_varied(model)
+    inputs = model.task.distinct(2, "test").inputs
+    hooks = [("hook_pos_embed", lambda rows, hook: torch.zeros_like(rows))]
+    plain, cache = model.run_with_cache(inputs, names_filter="hook_pos_embed")
+    found = model.run_with_hooks(inputs, fwd_hooks=hooks)
+    groups = model.parameter_groups()
+    [rows] = [value for name, value in model.named_parameters() if group_of(name, groups) == "position"]
+    assert torch.equal(cache["pos_embed"], rows.expand(2, -1, -1))
+    rows.zero_()
+
+    torch.testing.assert_close(found, model(inputs), atol=1e-6, rtol=0)
+    assert differ(found, plain)
+
+
+@torch.no_grad()
+def test_what_each_head_adds_is_told_where_it_is_named_and_only_there(model):
+    made_varied(model)
+    inputs = model.task.distinct(2, "test").inputs
+    name = "blocks.1.attn.hook_result"
+    assert name not in model.activation_names()
+    _, cache = model.run_with_cache(inputs, names_filter=[name, "blocks.1.hook_attn_out"])
+    projection = model.backbone.blocks[1].get_submodule(model.backbone.projection_path)
+    bias = 0 if projection.bias is None else projection.bias
+
+    assert cache["result", 1].shape == (2, N_TOKENS, 4, 32)
+    torch.testing.assert_close(cache["result", 1].sum(2) + bias, cache["attn_out", 1], atol=1e-5, rtol=0)
+    without = model.run_with_hooks(inputs, fwd_hooks=[(name, cut_head_2)])
+    with model.ablated([(1, 2)]):
+        torch.testing.assert_close(without, model(inputs), atol=1e-6, rtol=0)
+    assert differ(without, model(inputs))
+
+
+def cut_head_2(per_head: Tensor, hook: object) -> Tensor:
+    return per_head.index_fill(2, torch.tensor([2]), 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_pass_that_begins_at_a_layer_is_the_rest_of_the_whole_pass(model, padded):
+    made_varied(model)
+    inputs = model.task.distinct(2, "test").inputs
+    mask = torch.arange(N_TOKENS) < torch.tensor([[6], [4]]) if padded else None
+    logits, cache = model.run_with_cache(inputs, mask)
+    for layer in range(model.backbone.n_layers):
+        with starting_at(model, layer, cache["resid_pre", layer]):
+            torch.testing.assert_close(model(inputs, mask), logits, atol=1e-6, rtol=0)
+    with starting_at(model, 1, cache["resid_pre", 0]):
+        assert differ(model(inputs, mask), logits)
+    assert leaked(model) == []
+
+
+@torch.no_grad()
+def test_dropout_reaches_the_pattern_itself(backbone):
+    backbone.fit_positions(N_TOKENS)
+    x = vectors(backbone)
+    inside = {id(part) for attention in backbone.attentions for part in attention.modules()}
+    backbone.train().set_dropout(0.5)
+    for module in backbone.network.modules():
+        if isinstance(module, nn.Dropout) and id(module) not in inside:
+            module.p = 0.0
+    before_projection: list[Tensor] = []
+    projection = backbone.blocks[0].get_submodule(backbone.projection_path)
+    projection.register_forward_pre_hook(lambda _module, args: before_projection.append(args[0]))
+
+    backbone(x)
+    backbone(x)
+
+    assert differ(*before_projection)

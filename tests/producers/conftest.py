@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor
+from transformers import LongformerConfig, LongformerModel
 
 from fpt_viz import registry
 from fpt_viz.backbones import load_backbone
@@ -100,7 +101,8 @@ def tiny() -> Callable[..., FrozenPretrainedTransformer]:
         model = FrozenPretrainedTransformer(
             backbone, task or load_task("bit_xor", n_bits=3), seed=seed, **options
         ).eval()
-        model.backbone.network.set_attn_implementation(kernel)
+        if family != "longformer":  # which has one kernel alone
+            model.backbone.network.set_attn_implementation(kernel)
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():  # at their start, norms and added positions are ones and zeros, which hide mistakes
             for name, parameter in model.named_parameters():
@@ -131,13 +133,49 @@ def eager() -> Callable[[FrozenPretrainedTransformer, Batch], Eager]:
     @torch.no_grad()
     def run(model: FrozenPretrainedTransformer, batch: Batch) -> Eager:
         model = deepcopy(model).eval()
-        network, vectors = model.backbone.network, model.input(batch.inputs)
-        if model.backbone.position_path is None:
-            vectors = vectors + model.backbone.added_positions[: vectors.shape[1]]
+        backbone, vectors = model.backbone, model.input(batch.inputs)
+        if backbone.position_path is None:
+            vectors = vectors + backbone.added_positions[: vectors.shape[1]]
+        network = backbone.network
+        if backbone.provenance.family == "longformer":
+            network = longformer_with(network.state_dict())
         network.set_attn_implementation("eager")
         found = network(
-            inputs_embeds=vectors, attention_mask=batch.mask, output_attentions=True, output_hidden_states=True
+            **{backbone.inputs_name: vectors},
+            attention_mask=batch.mask,
+            output_attentions=True,
+            output_hidden_states=True,
         )
-        return Eager(torch.stack(found.attentions), tuple(found.hidden_states))
+        attentions = torch.stack(found.attentions)
+        if backbone.provenance.family == "longformer":
+            attentions = dense(attentions, vectors.shape[1])
+        return Eager(attentions, tuple(found.hidden_states))
 
     return run
+
+
+def longformer_with(weights: dict[str, Tensor]) -> LongformerModel:
+    """A tiny network as transformers makes it, with ``weights``; its positions start at row 2, as everywhere."""
+    preset = registry.load("backbones", "longformer").presets["longformer-tiny-random"]
+    network = LongformerModel(LongformerConfig(**preset.config), add_pooling_layer=False).eval()
+    path = "embeddings.position_embeddings.weight"
+    rows = weights.pop(path)
+    told = network.load_state_dict(weights, strict=False)
+    assert not told.unexpected_keys
+    assert set(told.missing_keys) == {
+        path,
+        "embeddings.word_embeddings.weight",
+        *(name for name, _ in network.named_parameters() if "_global." in name),
+    }
+    network.get_parameter(path)[2 : 2 + len(rows)] = rows
+    return network
+
+
+def dense(bands: Tensor, n_tokens: int) -> Tensor:
+    """Longformer's ``[layer batch head query window]``, whose middle is the query itself, as query by key."""
+    reach = bands.shape[-1] // 2
+    full = bands.new_zeros(*bands.shape[:-1], n_tokens)
+    for query in range(n_tokens):
+        for key in range(max(query - reach, 0), min(query + reach + 1, n_tokens)):
+            full[..., query, key] = bands[..., query, key - query + reach]
+    return full

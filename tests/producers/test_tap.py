@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fpt_viz.capture import capture_attention, run_with_cache
+from fpt_viz.backbones import Backbone
+from fpt_viz.cache import run_with_cache
+from fpt_viz.capture import capture_attention
 from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
 from fpt_viz.kernel import TAPS, HookPoint
 from fpt_viz.model import FrozenPretrainedTransformer
@@ -42,12 +44,15 @@ def test_the_residual_stream_is_what_transformers_calls_hidden_states(family, ti
 
     _, cache = model.run_with_cache(padded.inputs, mask=padded.mask)
 
-    post = "normalized_resid_post" if family == "bert" else "resid_post"  # post-LN: what the next block is given
+    post_ln = family in ("bert", "longformer")
+    post = "normalized_resid_post" if post_ln else "resid_post"  # what the next block is given
     for layer in range(3):
-        torch.testing.assert_close(cache["resid_pre", layer][real], hidden_states[layer][real], atol=1e-5, rtol=0)
+        resid_pre, expected = cache["resid_pre", layer], hidden_states[layer][:, : real.shape[1]]
+        torch.testing.assert_close(resid_pre[real], expected[real], atol=1e-5, rtol=0)
     for layer in range(2):
         torch.testing.assert_close(cache[post, layer][real], hidden_states[layer + 1][real], atol=1e-5, rtol=0)
-    last = cache[post, 2] if family == "bert" else model.backbone.final_norm()(cache["resid_post", 2])
+    normed = not post_ln and family != "vit"  # of a ViT transformers tells the last block's output
+    last = model.backbone.final_norm()(cache["resid_post", 2]) if normed else cache[post, 2]
     torch.testing.assert_close(last[real], hidden_states[3][real], atol=1e-5, rtol=0)
 
 
@@ -55,8 +60,18 @@ PROJECTIONS = {
     "bert": ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
     "gpt2": ("attn.c_attn", "attn.c_attn", "attn.c_attn", "attn.c_proj"),
     "llama": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
+    "longformer": ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    "t5": ("layer.0.SelfAttention.q", "layer.0.SelfAttention.k", "layer.0.SelfAttention.v", "layer.0.SelfAttention.o"),
+    "vit": ("attention.q_proj", "attention.k_proj", "attention.v_proj", "attention.o_proj"),
 }
-MIDDLES = {"bert": "attention.output.LayerNorm", "gpt2": "ln_2", "llama": "post_attention_layernorm"}
+MIDDLES = {
+    "bert": "attention.output.LayerNorm",
+    "gpt2": "ln_2",
+    "llama": "post_attention_layernorm",
+    "longformer": "attention.output.LayerNorm",
+    "t5": "layer.1",
+    "vit": "layernorm_after",
+}
 
 
 @KERNELS
@@ -67,7 +82,7 @@ def test_q_k_v_z_and_the_middle_are_what_pytorchs_own_hooks_see(family, tiny, ke
     batch, block = model.task.distinct(3, "test"), model.backbone.blocks[1]
     seen: dict[str, Tensor] = {}
     handles = [
-        block.get_submodule(path).register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out}))
+        block.get_submodule(path).register_forward_hook(lambda _m, _a, out, name=name: seen.update({name: out.clone()}))
         for name, path in zip("qkv", PROJECTIONS[family], strict=False)
     ]
     handles += [
@@ -79,12 +94,14 @@ def test_q_k_v_z_and_the_middle_are_what_pytorchs_own_hooks_see(family, tiny, ke
         handle.remove()
     if family == "gpt2":
         seen |= dict(zip("qkv", seen["q"].chunk(3, dim=-1), strict=True))
+    if family == "longformer":  # [seq batch hidden], filled up to a whole window
+        seen |= {name: seen[name].transpose(0, 1)[:, :6] for name in "qkv"}
 
     _, cache = model.run_with_cache(batch.inputs)
 
     for name in "qkvz":
-        torch.testing.assert_close(cache[name, 1].flatten(-2), seen[name], **WITHIN)
-    torch.testing.assert_close(cache["resid_mid", 1], seen["mid"], **WITHIN)
+        torch.testing.assert_close(cache[name, 1].flatten(-2), seen[name], atol=5e-6, rtol=0)
+    torch.testing.assert_close(cache["resid_mid", 1], seen["mid"], atol=5e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -112,14 +129,34 @@ def test_scores_pattern_and_z_follow_from_q_k_and_v(family, tiny):
     q, k, v = (cache[name, 2].transpose(1, 2) for name in (f"{prefix}q", f"{prefix}k", "v"))
     groups = backbone.n_heads // backbone.n_kv_heads
     k, v = (torch.stack([part[:, head // groups] for head in range(backbone.n_heads)], dim=1) for part in (k, v))
-    scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / backbone.d_head**0.5
+    scores = torch.einsum("bhqd,bhkd->bhqk", q, k) / (1 if family == "t5" else backbone.d_head**0.5)
+    if family == "t5":
+        scores = scores + t5_bias(backbone)
     seen = torch.ones(6, 6, dtype=torch.bool)
     seen = seen.tril() if backbone.causal else seen
+    seen = seen.tril(2).triu(-2) if family == "longformer" else seen  # windows of 4
 
     torch.testing.assert_close(cache["attn_scores", 2][:, :, seen], scores[:, :, seen], atol=1e-5, rtol=0)
     pattern = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     torch.testing.assert_close(cache["pattern", 2], pattern, **WITHIN)
     torch.testing.assert_close(cache["z", 2].transpose(1, 2), pattern @ v, atol=1e-5, rtol=0)
+
+
+def t5_bias(backbone: Backbone) -> Tensor:
+    """Raffel et al., 2020: of 6 tokens, each distance has a bucket of its own, those ahead after the 16 behind."""
+    table = backbone.blocks[0].get_submodule("layer.0.SelfAttention.relative_attention_bias").weight
+    offsets = torch.arange(6) - torch.arange(6)[:, None]  # of the key, seen from the query
+    return table[offsets.abs() + 16 * (offsets > 0)].permute(2, 0, 1)
+
+
+@torch.no_grad()
+def test_no_query_of_a_longformer_looks_beyond_its_band_not_even_a_padded_one(tiny, padded, symbols):
+    model = tiny("longformer", symbols)
+    _, cache = model.run_with_cache(padded.inputs, mask=padded.mask)
+    distance = (torch.arange(8) - torch.arange(8)[:, None]).abs()
+    for layer in range(3):
+        assert not cache["pattern", layer].masked_select(distance > 2).any()
+        assert cache["z", layer].isfinite().all()
 
 
 def test_llama_here_has_fewer_key_heads_than_query_heads(tiny):
@@ -155,7 +192,7 @@ def test_an_unknown_activation_is_told_its_nearest_match(tiny):
     with pytest.raises(UnknownNameError, match=r"Did you mean 'blocks\.0\.attn\.hook_pattern'\?"):
         model.run_with_cache(inputs, names_filter="blocks.0.attn.hook_patern")
     _, cache = model.run_with_cache(inputs, names_filter="hook_embed")
-    with pytest.raises(UnknownNameError, match=r"no cached activation 'blocks\.1\.hook_z'"):
+    with pytest.raises(UnknownNameError, match=r"no cached activation 'z1'. There are: hook_embed"):
         cache["z", 1]
 
 
@@ -212,7 +249,9 @@ def test_outer_hooks_run_before_inner_ones(tiny):
     def note(name: str):
         return lambda _shown, hook: order.append(name)
 
-    for activation in ("blocks.0.attn.hook_z", "blocks.0.hook_resid_pre"):
+    for activation in (
+        "blocks.0.attn.hook_z", "blocks.0.hook_resid_pre", "blocks.0.ln1.hook_scale", "blocks.0.attn.hook_result"
+    ):  # fmt: skip
         order.clear()
         with model.hooks([(activation, note("outer"))]), model.hooks([(activation, note("inner"))]):
             model(model.task.distinct(2, "test").inputs)
