@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
@@ -11,6 +10,7 @@ from fpt_viz.errors import ConfigError
 from fpt_viz.measures.base import cut_and_compare
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import TopHeadsEffects
+from fpt_viz.reference import Ablation
 from fpt_viz.tasks import Task
 
 __all__ = ["ablate_top_heads"]
@@ -25,7 +25,7 @@ def ablate_top_heads(
     ranking: Sequence[Head],
     ks: Sequence[int] = (1, 2, 4, 8),
     n_random: int = 20,
-    kind: Literal["zero"] = "zero",
+    kind: Ablation = "zero",
     n_examples: int = 512,
     split: str = "test",
     seed: int = 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor
 
 from fpt_viz.analysis.bootstrap_interval import bootstrap_interval
 from fpt_viz.errors import ConfigError
-from fpt_viz.intervene import ablated
+from fpt_viz.intervene import checked_parts, cutting
 from fpt_viz.kernel import Hook, HookPoint
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import AblationEffects
+from fpt_viz.records.parts import Part, layer_of
+from fpt_viz.reference import N_REFERENCE, Ablation, StandIns
 from fpt_viz.tap import inspecting, starting_at
 from fpt_viz.tasks import Batch, Task
 
@@ -74,35 +76,93 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def cut_and_compare(
     model: FrozenPretrainedTransformer,
     task: Task | None,
-    sets: Sequence[tuple[tuple[int, int], ...]],
+    sets: Sequence[Sequence[Part]],
     *,
-    kind: Literal["zero"],
+    kind: Ablation,
     n_examples: int,
     split: str,
     seed: int,
     batch_size: int = 256,
+    reference: Batch | None = None,
 ) -> AblationEffects:
     """The effect of cutting each of ``sets``, paired by example with the model as it is.
 
-    Nothing below the first layer that a set changes is computed twice. Memory: the residual stream of every layer on
-    ``batch_size`` examples.
+    Sets that begin in the same layer share forward passes, each in its own replica of the batch, and nothing below
+    that layer is computed twice. Memory: the residual stream of every layer on ``batch_size`` examples.
     """
     if not sets or not all(sets):
         raise ConfigError("nothing to ablate: name at least one head in each set")
     task = task or model.task
+    checked = [checked_parts(model, parts) for parts in sets]
+    told = "" if kind == "zero" else _told(task, reference)
+    if reference is None and kind != "zero":
+        reference = task.distinct(N_REFERENCE, "train", seed)
+    stand_ins = StandIns.of(model, {part for parts in checked for part in parts}, kind, reference=reference)
     batch = task.distinct(n_examples, split, seed)
+    donors = stand_ins.donors(len(batch), torch.Generator().manual_seed(seed))
     whole_parts: list[Outcomes] = []
     cut_parts: list[list[Outcomes]] = [[] for _ in sets]
     with inspecting(model):
-        for part in _parts(model, batch, batch_size):
+        for start, part in zip(range(0, len(batch), batch_size), _parts(model, batch, batch_size), strict=True):
             residuals: dict[int, Tensor] = {}
             with model.hooks([(_is_resid_pre, _keeper(residuals))]):
                 whole_parts.append(_outcome(model, task, part))
-            for found, heads in zip(cut_parts, sets, strict=True):
-                first = min(layer for layer, _head in heads)
-                with ablated(model, heads, kind), starting_at(model, first, residuals[first]):
-                    found.append(_outcome(model, task, part))
-    whole, cut = _joined(whole_parts), [_joined(found) for found in cut_parts]
+            who = None if donors is None else donors[start : start + len(part)]
+            for first, chunk in _chunks(checked, n_replicas=max(1, batch_size // len(part))):
+                cut = cutting([checked[i] for i in chunk], stand_ins, who)
+                with model.hooks(cut), starting_at(model, first, _replicated(residuals[first], len(chunk))):
+                    found = _outcome(model, task, _replicas(part, len(chunk)))
+                for i, one in zip(chunk, _pieces(found, len(chunk)), strict=True):
+                    cut_parts[i].append(one)
+    return _effects(
+        _joined(whole_parts),
+        [_joined(found) for found in cut_parts],
+        sets=tuple(checked),
+        ablation=kind,
+        split=split,
+        seed=seed,
+        reference=told,
+        source=model.source,
+    )
+
+
+def _chunks(sets: Sequence[Sequence[Part]], *, n_replicas: int) -> Iterator[tuple[int, list[int]]]:
+    """The first layer that sets change, and the indices of up to ``n_replicas`` such sets."""
+    by_first: dict[int, list[int]] = {}
+    for i, parts in enumerate(sets):
+        by_first.setdefault(min(map(layer_of, parts)), []).append(i)
+    for first, indices in sorted(by_first.items()):
+        for start in range(0, len(indices), n_replicas):
+            yield first, indices[start : start + n_replicas]
+
+
+def _replicated(tensor: Tensor, n: int) -> Tensor:
+    """``tensor`` ``n`` times along its first axis."""
+    return tensor if n == 1 else tensor.repeat(n, *[1] * (tensor.ndim - 1))
+
+
+def _replicas(part: Batch, n: int) -> Batch:
+    mask = None if part.mask is None else _replicated(part.mask, n)
+    return Batch(_replicated(part.inputs, n), _replicated(part.targets, n), mask)
+
+
+def _pieces(found: Outcomes, n: int) -> Iterator[Outcomes]:
+    """The outcomes of each of ``n`` replicas."""
+    for values in zip(*(values.unflatten(0, (n, -1)) for values in found), strict=True):
+        yield Outcomes(*values)
+
+
+def _told(task: Task, reference: Batch | None) -> str:
+    """The reference set in words."""
+    n_examples = min(N_REFERENCE, task.n_examples("train") or N_REFERENCE)
+    which = f"{n_examples} train examples" if reference is None else f"{len(reference)} examples that were given"
+    return f"{which} of {task.name}, token by token"
+
+
+def _effects(
+    whole: Outcomes, cut: Sequence[Outcomes], *, sets: tuple[tuple[Part, ...], ...], seed: int, **told: Any
+) -> AblationEffects:
+    """What each cut changed, with paired intervals."""
     changes = {
         "accuracy": torch.stack([whole.accuracy - one.accuracy for one in cut], dim=1),
         "loss": torch.stack([one.loss - whole.loss for one in cut], dim=1),
@@ -114,7 +174,7 @@ def cut_and_compare(
         for name, change in changes.items()
     }
     return AblationEffects(
-        sets=tuple(sets),
+        sets=sets,
         accuracy_drop=means["accuracy"],
         accuracy_interval=intervals["accuracy"],
         loss_rise=means["loss"],
@@ -124,10 +184,8 @@ def cut_and_compare(
         baseline_accuracy=float(whole.accuracy.mean()),
         baseline_loss=float(whole.loss.mean()),
         baseline_logit=float(whole.logit.mean()),
-        ablation=kind,
-        split=split,
-        n_examples=len(batch),
-        source=model.source,
+        n_examples=len(whole.accuracy),
+        **told,
     )
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fpt_viz.errors import RecordError
 from fpt_viz.records import store
+from fpt_viz.records.parts import Part, is_head, words_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Interval = tuple[float, float]
-Head = tuple[int, int]
 Table = TypeVar("Table", bound="_Table")  # not Self: run-time shape checks cannot read it on a method
 
 
@@ -53,15 +53,15 @@ def _tuples(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class AblationEffects(_Table):
-    """What is lost without each set of heads; one entry a set in every tuple.
+    """What is lost without each set of parts (heads, attention edges, MLPs); one entry a set in every tuple.
 
     Intervals are 95 % bootstrap intervals over examples, of the difference paired by example.
     """
 
     KIND = "ablation_effects"
 
-    sets: tuple[tuple[Head, ...], ...]
-    """The heads cut together, as (layer, head); sets of one head where single heads are ablated."""
+    sets: tuple[tuple[Part, ...], ...]
+    """The parts cut together, a head as (layer, head); sets of one where single parts are ablated. See ``parts``."""
     accuracy_drop: tuple[float, ...]
     """Accuracy without intervention minus with it, -1 to 1; per target (for bits: per bit)."""
     accuracy_interval: tuple[Interval, ...]
@@ -79,6 +79,8 @@ class AblationEffects(_Table):
     """``"zero"``, ``"mean"`` or ``"resample"``."""
     split: str
     n_examples: int
+    reference: str = ""
+    """The reference set of a mean or of resampling, in words; empty for zero ablation."""
     source: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, chosen: slice) -> AblationEffects:
@@ -87,12 +89,17 @@ class AblationEffects(_Table):
         per_set += ("accuracy_drop", "loss_rise", "logit_drop")
         return replace(self, **{name: getattr(self, name)[chosen] for name in per_set})
 
+    @property
+    def single_heads(self) -> bool:
+        """Whether each set is one head."""
+        return all(len(parts) == 1 and is_head(parts[0]) for parts in self.sets)
+
     def to_pandas(self) -> pd.DataFrame:
         """One row a set; single heads also get the columns layer and head."""
         import pandas as pd
 
-        table: dict[str, Any] = {"heads": [" ".join(f"L{i}H{h}" for i, h in heads) for heads in self.sets]}
-        if all(len(heads) == 1 for heads in self.sets):
+        table: dict[str, Any] = {"heads": [" ".join(map(words_of, parts)) for parts in self.sets]}
+        if self.single_heads:
             table |= {"layer": [heads[0][0] for heads in self.sets], "head": [heads[0][1] for heads in self.sets]}
         for name, interval in (("accuracy_drop", "accuracy"), ("loss_rise", "loss"), ("logit_drop", "logit")):
             table[name] = getattr(self, name)

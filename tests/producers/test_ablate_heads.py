@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -117,12 +119,13 @@ def test_the_model_is_as_before(model):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     rng, config = torch.get_rng_state(), model.backbone.network.config
+    kernel = config._attn_implementation
     ablate_heads(model, n_examples=4)
     ablate_top_heads(model, ranking=[(0, 1)], ks=(1,), n_random=2, n_examples=4)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), rng)
-    assert config._attn_implementation == "sdpa"
+    assert config._attn_implementation == kernel
     assert not any("forward" in vars(module) or module._forward_pre_hooks for module in model.backbone.blocks)
 
 
@@ -161,8 +164,8 @@ def test_effects_of_sets_are_those_of_cutting_them(model):
     found = ablate_top_heads(model, ranking=RANKING, ks=(1, 3), n_random=2)
     for effects in (found.top, *found.random):
         again = ablate_heads(model, heads=list(effects.sets))
-        assert effects.logit_drop == pytest.approx(again.logit_drop, abs=1e-9)
-        assert effects.accuracy_interval == again.accuracy_interval
+        assert effects.logit_drop == pytest.approx(again.logit_drop, abs=1e-7)
+        assert effects.accuracy_interval == again.accuracy_interval  # of counts, so exact
 
 
 def test_random_sets_are_the_same_for_the_same_seed_only(tiny):
@@ -194,3 +197,60 @@ def test_a_task_of_images_is_measured_too(tiny):
     found = ablate_heads(tiny("bert", load_task("digits", patch_size=4)), heads=[(0, 0)], n_examples=8)
     assert found.n_examples == 8
     assert found.sets == (((0, 0),),)
+
+
+# Other kinds and other parts
+
+
+@pytest.mark.parametrize("kind", ["mean", "resample"])
+def test_other_kinds_are_those_of_the_context_manager(model, kind):
+    reference = model.task.distinct(1, "train")
+    found = ablate_heads(model, kind=kind, heads=[(1, 2)], reference=reference)
+    batch = model.task.distinct(10_000, "test")
+    with model.ablated([(1, 2)], kind, reference=reference):
+        cut = outcomes(model, model.task, batch)
+    expected = (outcomes(model, model.task, batch).logit - cut.logit).mean()
+    assert found.logit_drop[0] == pytest.approx(float(expected), abs=1e-6)
+    assert (found.ablation, found.reference) == (kind, "1 examples that were given of bit_xor, token by token")
+
+
+def test_the_reference_set_is_told(tiny):
+    assert ablate_heads(tiny("bert"), heads=[(0, 0)], n_examples=4).reference == ""
+    found = ablate_heads(tiny("bert"), heads=[(0, 0)], kind="mean", n_examples=4)
+    assert found.reference == "32 train examples of bit_xor, token by token"
+
+
+def test_parts_may_be_named_in_words(tiny):
+    found = ablate_heads(tiny("bert"), heads=["L1H2", "MLP0", "L0H1:5<2", "L2", ["L1H2", ("mlp", 1)]], n_examples=4)
+    assert found.sets == (
+        ((1, 2),),
+        (("mlp", 0),),
+        ((0, 1, 5, 2),),
+        ((2, 0), (2, 1), (2, 2), (2, 3)),
+        ((1, 2), ("mlp", 1)),
+    )
+    assert found.to_pandas()["heads"].tolist() == ["L1H2", "MLP0", "L0H1:5<2", "L2H0 L2H1 L2H2 L2H3", "L1H2 MLP1"]
+
+
+@pytest.mark.parametrize("kind", ["zero", "mean", "resample"])
+def test_sets_that_share_a_forward_pass_get_what_each_gets_alone(model, kind):
+    sets = [(0, 1), [(0, 2), (1, 1)], ("mlp", 0), (0, 3, 4, 1), (2, 2), [("mlp", 2), (2, 0, 5, 5)]]
+    together = ablate_heads(model, kind=kind, heads=sets, n_examples=8, batch_size=64)  # eight replicas at most
+    alone = [ablate_heads(model, kind=kind, heads=[one], n_examples=8, batch_size=3) for one in sets]
+    assert together.logit_drop == pytest.approx([one.logit_drop[0] for one in alone], abs=1e-6)
+    assert len({round(drop, 9) for drop in together.logit_drop}) == len(sets)
+
+
+def test_sets_that_share_a_forward_pass_are_padded_as_their_examples(tiny, symbols):
+    model = tiny("bert", symbols)
+    heads = [(0, 0), (0, 1), (0, 2)]
+    together = ablate_heads(model, heads=heads, n_examples=6, batch_size=64)
+    alone = [ablate_heads(model, heads=[head], n_examples=6, batch_size=1).logit_drop[0] for head in heads]
+    assert together.logit_drop == pytest.approx(alone, abs=1e-6)
+
+
+@pytest.mark.parametrize("heads", [[(0, 1, 2)], [("mlp", 1.5)], [("attention", 1)], ["L1", "nonsense"]])
+def test_what_names_no_part_is_an_error(tiny, heads):
+    unchecked = inspect.unwrap(ablate_heads)
+    with pytest.raises(ConfigError, match="names no part of a model"):
+        unchecked(tiny("bert"), heads=heads)
