@@ -1,4 +1,4 @@
-"""What is read out of a model: attention maps of chosen layers, heads and queries, and caches of any activation.
+"""What is read out of a model: attention maps of chosen layers, heads and queries.
 
 In eval mode and float32, whatever the model was trained in (see :mod:`fpt_viz.tap`, which does the reading).
 """
@@ -7,63 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+import hashlib
 from typing import Literal
 
 from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor
 
-from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
-from fpt_viz.kernel import HookPoint, KernelTap, RowTap, take_rows
+from fpt_viz.cache import DEFAULT_BUDGET_BYTES, indices_of
+from fpt_viz.errors import CaptureError
+from fpt_viz.kernel import KernelTap, RowTap, take_rows
 from fpt_viz.records import AttentionMaps
-from fpt_viz.tap import NameFilter, Tappable, enter_kernel, hooked, inspecting, matching
+from fpt_viz.tap import Tappable, enter_kernel, inspecting
 from fpt_viz.tasks.base import Batch
 
-DEFAULT_BUDGET_BYTES = 2 << 30
 Queries = Literal["readout"] | Sequence[int] | None
-
-
-class ActivationCache(dict[str, Tensor]):
-    """Activations by name; ``cache["pattern", 3]`` is short for ``cache["blocks.3.attn.hook_pattern"]``."""
-
-    def __getitem__(self, name: str | tuple[str, int]) -> Tensor:
-        if isinstance(name, tuple):
-            kind, layer = name
-            ends = f".hook_{kind}"
-            found = [key for key in self if key.startswith(f"blocks.{layer}.") and key.endswith(ends)]
-            name = found[0] if found else f"blocks.{layer}{ends}"
-        if name not in self:
-            raise UnknownNameError("cached activation", name, self)
-        return super().__getitem__(name)
-
-    def __repr__(self) -> str:
-        return f"ActivationCache({len(self)} activations, {sum(t.nbytes for t in self.values()) / 1e6:.1f} MB)"
-
-
-def run_with_cache(
-    model: Tappable,
-    inputs: Tensor,
-    mask: Tensor | None = None,
-    *,
-    names_filter: NameFilter = None,
-    device: str | torch.device | None = None,
-) -> tuple[Tensor, ActivationCache]:
-    """The logits of ``inputs``, and every activation that ``names_filter`` names (None: all), detached.
-
-    In eval mode, whatever mode the model is in. Cost: one forward pass, and the memory of what is kept.
-    """
-    cache = ActivationCache()
-
-    def keep(activation: Tensor, hook: HookPoint) -> None:
-        cache[hook.name] = activation.detach().clone().to(device or activation.device)
-
-    names = matching(model.backbone, names_filter)
-    with inspecting(model), hooked(model, [(names, keep)]):
-        logits = model(inputs, mask)
-    missing = [name for name in names if name not in cache]
-    if missing:
-        raise CaptureError(f"{missing[0]} was never reached in the forward pass: this model does not compute it")
-    return logits, cache
 
 
 def capture_attention(
@@ -93,8 +51,8 @@ def capture_attention(
     """
     device = next(model.parameters()).device
     batch = batch.to(device)
-    kept_layers = _indices("layer", layers, model.backbone.n_layers)
-    kept_heads = _indices("head", heads, model.backbone.n_heads)
+    kept_layers = indices_of("layer", layers, model.backbone.n_layers)
+    kept_heads = indices_of("head", heads, model.backbone.n_heads)
     rows = query_rows(model, batch, queries)
     dtype = dtype or torch.float32
     n_tokens = batch.inputs.shape[1]
@@ -120,8 +78,16 @@ def capture_attention(
         needs=None if needs is None else take_rows(needs[:, None], on_cpu)[:, 0] & (on_cpu >= 0)[..., None],
         causal=model.backbone.causal,
         geometry=model.task.geometry(),
-        source=model.source,
+        source={**model.source, "inputs": fingerprint(batch)},
     )
+
+
+def fingerprint(batch: Batch) -> str:
+    """The first 16 digits of the SHA-256 of a batch's inputs and mask: the same for the same examples alone."""
+    digest = hashlib.sha256(batch.inputs.cpu().contiguous().numpy().tobytes())
+    if batch.mask is not None:
+        digest.update(batch.mask.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def attention_rows(
@@ -146,6 +112,14 @@ def attention_rows(
         wrong = (found[layer].sum(-1) - 1).abs().masked_fill(blank[..., 0], 0.0).max()
         if not wrong < 1e-4:  # also where it is NaN
             raise CaptureError(f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted 1e-4")
+        if batch.mask is None:
+            continue
+        on_padding = float(found[layer].masked_fill(batch.mask[:, None, None, :], 0.0).max())
+        if on_padding > 1e-4:
+            raise CaptureError(
+                f"padding receives up to {on_padding:.2g} of a row's attention in layer {layer}: the mask does not "
+                "reach its attention, so every number of padded batches is wrong"
+            )
     return found
 
 
@@ -154,28 +128,23 @@ def query_rows(model: Tappable, batch: Batch, queries: Queries) -> Int[Tensor, "
     n_examples, n_tokens = batch.inputs.shape[:2]
     if queries == "readout":
         return model.readout_tokens(n_tokens, batch.mask).expand(n_examples, -1)
-    chosen = _indices("query token", None if queries is None else [int(i) for i in queries], n_tokens)
+    chosen = indices_of("query token", None if queries is None else [int(i) for i in queries], n_tokens)
     rows = torch.tensor(chosen, device=batch.inputs.device).expand(n_examples, -1)
     return rows if batch.mask is None else rows.masked_fill(~batch.mask[:, chosen], -1)
 
 
-def _indices(what: str, chosen: Sequence[int] | None, n: int) -> list[int]:
-    """``chosen`` as indices from 0 to ``n`` - 1; None for all."""
-    if chosen is None:
-        return list(range(n))
-    if not chosen:
-        raise ConfigError(f"no {what} is chosen: there are {n}; None takes all")
-    for index in chosen:
-        if not -n <= index < n:
-            raise ConfigError(f"no {what} {index}: there are {n}, numbered from 0")
-    return [index % n for index in chosen]
+def visible_keys(
+    batch: Batch, rows: Int[Tensor, "batch query"], *, causal: bool, reach: int | None = None
+) -> Bool[Tensor, "batch query key"]:
+    """True where a query may look.
 
-
-def visible_keys(batch: Batch, rows: Int[Tensor, "batch query"], *, causal: bool) -> Bool[Tensor, "batch query key"]:
-    """True where a query may look: real tokens and, for causal models, none that come after it."""
+    At real tokens, for causal models none that come after it, and none that is more than ``reach`` tokens away.
+    """
     n_tokens = batch.inputs.shape[1]
     keys = torch.arange(n_tokens, device=rows.device)
     visible = (rows >= 0)[..., None] & torch.ones(n_tokens, dtype=torch.bool, device=rows.device)
     if batch.mask is not None:
         visible = visible & batch.mask[:, None, :].to(rows.device)
+    if reach is not None:
+        visible = visible & ((keys - rows[..., None]).abs() <= reach)
     return visible & (keys <= rows[..., None]) if causal else visible

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+import warnings
 
 from jaxtyping import Bool, Float, Int, Shaped
 import torch
 from torch import Tensor, nn
 
-from fpt_viz import capture, freeze, intervene, kernel, registry, tap
+from fpt_viz import activations, cache, capture, freeze, intervene, kernel, registry, tap
 from fpt_viz.backbones import Backbone, load_backbone
 from fpt_viz.config import InputInit, RunConfig
-from fpt_viz.errors import ConfigError, RecordError, SourceError
+from fpt_viz.errors import CaptureError, ConfigError, RecordError, SourceError, TrapWarning
 from fpt_viz.records import AttentionMaps, Ledger, RunRecord, store
+from fpt_viz.records.parts import Part
 from fpt_viz.records.run import ADAPTER
 from fpt_viz.tasks import Batch, Task, load_task
 
@@ -24,6 +26,20 @@ INPUT_DROPOUT = 0.1
 """After the input layer while training, as in the paper's code."""
 N_CALIBRATION = 256
 """Training examples on which the scale of the input layer is matched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of a model."""
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_model: int
+    """Width of the residual stream."""
+    d_head: int
+    n_ctx: int
+    """Tokens in the task's longest sequence."""
 
 
 class FrozenPretrainedTransformer(nn.Module):
@@ -47,7 +63,7 @@ class FrozenPretrainedTransformer(nn.Module):
             backbone: From :func:`fpt_viz.load_backbone`; not yet in another model.
             task: Decides the sizes of both new layers and the number of positions.
             trained: Groups that learn: output, input, layer_norm, position, feed_forward, attention,
-                ``attention:5`` for one layer, or all.
+                ``attention:5`` for one layer, or all. Positions beyond the backbone's own are new, and always train.
             input_init: ``"matched"`` gives the input layer's output the root mean square of the backbone's own token
                 embeddings, and never a zero vector; ``"paper"`` is orthogonal with gain 1.41, and the bias
                 starts at zero.
@@ -93,9 +109,13 @@ class FrozenPretrainedTransformer(nn.Module):
         return linear
 
     def forward(
-        self, inputs: Shaped[Tensor, "batch seq *values"], mask: Bool[Tensor, "batch seq"] | None = None
+        self, inputs: Shaped[Tensor, "batch seq *values"], mask: Bool[Tensor, "batch seq"] | None = None, **options: Any
     ) -> Float[Tensor, "batch readout *outputs"]:
-        """The logits of the read-out tokens; padded tokens (``mask`` False) are neither attended to nor read out."""
+        """The logits of the read-out tokens; padded tokens (``mask`` False) are neither attended to nor read out.
+
+        Takes no ``options``: those that transformers accepts and then ignores are refused with what to do instead.
+        """
+        _refuse(options)
         hidden = self.backbone(self.input_dropout(self.input(inputs)), mask)
         readout = self.readout_tokens(inputs.shape[1], mask)
         if mask is None:
@@ -141,42 +161,86 @@ class FrozenPretrainedTransformer(nn.Module):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     @property
+    def cfg(self) -> Sizes:
+        """The sizes of the network, by the names that TransformerLens gives them."""
+        backbone = self.backbone
+        return Sizes(
+            n_layers=backbone.n_layers,
+            n_heads=backbone.n_heads,
+            n_key_value_heads=backbone.n_kv_heads,
+            d_model=backbone.d_model,
+            d_head=backbone.d_head,
+            n_ctx=self.task.n_tokens,
+        )
+
+    @property
     def source(self) -> dict[str, Any]:
         """What a record taken from this model says of where it comes from."""
         provenance = self.backbone.provenance
         source = {"task": self.task.name, "backbone": provenance.name, "init": provenance.init, "step": self.step}
+        source |= {"note": self.task.note} if self.task.note else {}
         return source | ({"run": self.run_id} if self.run_id else {})
 
     def run_with_cache(
         self, inputs: Tensor, mask: Tensor | None = None, **options: Any
-    ) -> tuple[Tensor, capture.ActivationCache]:
-        """The logits and the activations; see :func:`fpt_viz.capture.run_with_cache`."""
-        return capture.run_with_cache(self, inputs, mask, **options)
+    ) -> tuple[Tensor, cache.ActivationCache]:
+        """The logits and the activations; see :func:`fpt_viz.cache.run_with_cache`."""
+        return cache.run_with_cache(self, inputs, mask, **options)
 
-    def hooks(self, fwd_hooks: Iterable[tuple[tap.NameFilter, kernel.Hook]]) -> AbstractContextManager[None]:
+    def estimate(self, inputs: Tensor, mask: Tensor | None = None, **options: Any) -> int:
+        """The bytes that ``run_with_cache`` would keep; see :func:`fpt_viz.cache.estimate`."""
+        return cache.estimate(self, inputs, mask, **options)
+
+    def hooks(self, fwd_hooks: Iterable[tuple[activations.NameFilter, kernel.Hook]]) -> AbstractContextManager[None]:
         """Functions on named activations within a block; see :func:`fpt_viz.tap.hooked`."""
         return tap.hooked(self, fwd_hooks)
 
     def run_with_hooks(
-        self, inputs: Tensor, mask: Tensor | None = None, *, fwd_hooks: Iterable[tuple[tap.NameFilter, kernel.Hook]]
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        *,
+        fwd_hooks: Iterable[tuple[activations.NameFilter, kernel.Hook]],
     ) -> Tensor:
-        """The logits of one forward pass under ``fwd_hooks``."""
+        """The logits of one forward pass under ``fwd_hooks``, in the mode that the model is in.
+
+        Warns in training mode, where dropout makes every pass another one.
+        """
+        if self.training:
+            warnings.warn(
+                "the model is in training mode: dropout changes what hooks see from pass to pass; call model.eval()",
+                TrapWarning,
+                stacklevel=2,
+            )
         with self.hooks(fwd_hooks):
             return torch.as_tensor(self(inputs, mask))
 
+    def leaked_hooks(self) -> list[str]:
+        """The activations that hooks of ours are still on, outside any block; empty unless something went wrong."""
+        return tap.leaked(self)
+
+    def reset_hooks(self) -> None:
+        """Take away every hook of ours, whoever left it."""
+        tap.reset_hooks(self)
+
     def activation_names(self) -> list[str]:
         """The names that ``run_with_cache`` and ``hooks`` know."""
-        return tap.activation_names(self.backbone)
+        return activations.activation_names(self.backbone)
 
     def capture(self, batch: Batch, **options: Any) -> AttentionMaps:
         """The attention on ``batch``; see :func:`fpt_viz.capture_attention`."""
         return capture.capture_attention(self, batch, **options)
 
     def ablated(
-        self, heads: Collection[tuple[int, int]], kind: Literal["zero"] = "zero"
+        self,
+        heads: Collection[Part],
+        kind: intervene.Ablation = "zero",
+        *,
+        reference: Batch | None = None,
+        seed: int = 0,
     ) -> AbstractContextManager[None]:
         """The model without ``heads`` within a block; see :func:`fpt_viz.ablated`."""
-        return intervene.ablated(self, heads, kind)
+        return intervene.ablated(self, heads, kind, reference=reference, seed=seed)
 
     def __repr__(self) -> str:
         provenance = self.backbone.provenance
@@ -185,6 +249,24 @@ class FrozenPretrainedTransformer(nn.Module):
             f"FrozenPretrainedTransformer({provenance.name} {provenance.init}, {self.backbone.n_layers} layers, "
             f"{self.task.name}; trains {n_trained:,} values in {', '.join(self.trained)})"
         )
+
+
+TRAPS = {
+    "output_attentions": "it returns nothing under a fused kernel: call fpt_viz.capture_attention(model, batch), or "
+    "model.run_with_cache for any activation",
+    "head_mask": "transformers 5 ignores it, so that no head would seem to matter: cut heads with "
+    "model.ablated([(layer, head)]) or fpt_viz.ablate_heads",
+    "output_hidden_states": "call model.run_with_cache(inputs, names_filter=lambda name: name.endswith('resid_post'))",
+}
+"""Arguments that other tools take, and what to do here instead."""
+
+
+def _refuse(options: dict[str, Any]) -> None:
+    """Raise for any option of a forward pass; it takes none."""
+    for name in options:
+        if name in TRAPS:
+            raise CaptureError(f"{name} was passed to a forward pass; {TRAPS[name]}")
+        raise ConfigError(f"a forward pass takes inputs and mask, got {name}")
 
 
 @torch.no_grad()
@@ -233,13 +315,8 @@ def load_model(
     config = RunConfig.from_dict(record.config)
     if config.task.name.endswith(".py"):
         config = replace(config, task=replace(config.task, name=_trusted(task_file, record)))
-    commit = record.ledger.backbone.get("revision")
-    if commit:  # of the Hub's main branch there may be another by now
-        name = f"{config.backbone.name.partition('@')[0]}@{commit}"
-        config = replace(config, backbone=replace(config.backbone, name=name))
-    if record.data.get("revision"):
-        options = {**config.task.options, "revision": record.data["revision"]}
-        config = replace(config, task=replace(config.task, options=options))
+    commits = {"backbone": record.ledger.backbone.get("revision", ""), "data": record.data.get("revision", "")}
+    config = config.at_commits(**commits)  # of the Hub's main branches there may be others by now
     model = build_model(config)
     path = record.path / ADAPTER
     tensors, _ = store.read_tensors(path, "adapter")

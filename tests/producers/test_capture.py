@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fpt_viz.backbones import load_backbone
-from fpt_viz.capture import attention_rows, capture_attention, query_rows, visible_keys
+from fpt_viz.capture import attention_rows, capture_attention, fingerprint, query_rows, visible_keys
 from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.tasks import Batch, load_task
@@ -227,7 +227,8 @@ def test_maps_carry_what_is_needed_to_read_them(tiny):
     assert maps.needs.tolist() == [[[True, False, False, False], [False, True, False, False]]] * 2
     assert maps.causal
     assert maps.geometry == model.task.geometry()
-    assert maps.source == {"task": "bit_xor", "backbone": "llama-tiny-random", "init": "random", "step": 0}
+    told = {"task": "bit_xor", "backbone": "llama-tiny-random", "init": "random", "step": 0}
+    assert maps.source == told | {"inputs": fingerprint(batch)}
 
 
 def test_needs_of_padded_examples_follow_their_own_read_out_tokens(tiny, padded, symbols):
