@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fpt_viz.analysis._needs import RoutingScore, needed_keys, own_keys, scored_attention
+from fpt_viz.analysis._needs import RoutingScore, others_share, scored_attention
 
 __all__ = ["permuted_routing_score"]
 
@@ -33,11 +33,5 @@ def permuted_routing_score(
         ``score`` ``[layer batch head]`` and ``n_scored`` ``[batch]``, both 0 for an example with fewer than two scored
         queries: it has no such baseline. Costs one pass over ``weights``.
     """
-    needed = needed_keys(needs, queries)
-    scored = needed.any(-1)
-    n_scored = scored.sum(-1)
-    n_others = (n_scored - 1).clamp(min=0)
-    of_others = needed.sum(1, keepdim=True) - needed.int()
-    counted = visible & ~own_keys(queries, needs.shape[-1]) & scored[..., None]
-    share = counted * of_others / n_others.clamp(min=1)[:, None, None]
-    return scored_attention(weights, share.to(weights.dtype), n_scored * (n_others > 0))
+    share, n_scored = others_share(needs, queries, visible)
+    return scored_attention(weights, share.to(weights.dtype), n_scored)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fpt_viz.analysis.attention_distance import attention_distance
 from fpt_viz.analysis.attention_entropy import attention_entropy
@@ -62,14 +63,15 @@ def head_statistics(
     batch = task.distinct(n_examples, split, seed)
     device = next(model.parameters()).device
     rows = query_rows(model, batch.to(device), queries).cpu()
-    tokens = _common_rows(rows)
+    tokens = _common_rows(rows, queries, batch.inputs.shape[1])
     _check_budget(model, len(tokens), batch.inputs.shape[1], min(batch_size, len(batch)), budget_bytes)
     totals = _Totals(torch.Generator().manual_seed(seed))
     for start in range(0, len(batch), batch_size):
-        part, part_rows = batch[start : start + batch_size], rows[start : start + batch_size]
+        part, part_rows = batch[start : start + batch_size].trimmed(), _without_end(rows[start : start + batch_size])
         layers, heads = range(model.backbone.n_layers), range(model.backbone.n_heads)
         found = attention_rows(model, part.to(device), layers, heads, part_rows.to(device))
-        _add(totals, model, task, part, part_rows, torch.stack([found[layer].cpu() for layer in layers]))
+        weights = torch.stack([found[layer].cpu() for layer in layers])
+        _add(totals, model, task, part, part_rows, weights, (len(tokens), batch.inputs.shape[1]))
     return _statistics(totals, model, task, tokens, (len(batch), split, seed))
 
 
@@ -98,12 +100,14 @@ def _add(
     part: Batch,
     rows: Tensor,
     weights: Float[Tensor, "layer batch head query key"],
+    shape: tuple[int, int],
 ) -> None:
-    """Add the attention ``weights`` on the examples ``part`` to ``totals``."""
+    """Add the attention ``weights`` on the examples ``part`` to ``totals``; ``shape`` is that of the mean pattern."""
     real = torch.ones(part.inputs.shape[:2]) if part.mask is None else part.mask.float()
     read = (rows >= 0).float()
     seen = torch.einsum("bq,bk->qk", read, real)
-    totals.add("mean_pattern", weights.sum(1), seen)
+    to_shape = (0, shape[1] - weights.shape[4], 0, shape[0] - weights.shape[3])  # what was trimmed
+    totals.add("mean_pattern", functional.pad(weights.sum(1), to_shape), functional.pad(seen, to_shape))
     for name, values in (
         ("entropy", attention_entropy(weights)),
         ("distance", attention_distance(weights, rows)),
@@ -114,7 +118,7 @@ def _add(
     if needs is None:
         return
     needs = needs.gather(1, rows.clamp(min=0)[..., None].expand(-1, -1, needs.shape[2]))
-    visible = visible_keys(part, rows, causal=model.backbone.causal)
+    visible = visible_keys(part, rows, causal=model.backbone.causal, reach=model.backbone.reach)
     score, n_scored = routing_score(weights, needs, rows)
     n_scored = n_scored.double()
     totals.add("routing_score", torch.einsum("lbh,b->lh", score.double(), n_scored), n_scored.sum())
@@ -160,14 +164,21 @@ def _statistics(
     )
 
 
-def _common_rows(rows: Tensor) -> tuple[int, ...]:
+def _without_end(rows: Int[Tensor, "batch query"]) -> Int[Tensor, "batch used"]:
+    """``rows`` without those at the end that no example has."""
+    used = (rows >= 0).any(0).nonzero()
+    return rows[:, : int(used.max()) + 1 if len(used) else 1]
+
+
+def _common_rows(rows: Int[Tensor, "batch query"], queries: Queries, n_tokens: int) -> tuple[int, ...]:
     """The token of each row, which must be the same for every example that has it."""
-    tokens = rows.max(0).values
-    if bool(((rows != tokens) & (rows >= 0)).any()):
+    if queries != "readout":
+        return tuple(range(n_tokens)) if queries is None else tuple(int(query) % n_tokens for query in queries)
+    if bool((rows != rows[:1]).any()):
         raise ConfigError(
             "the tokens that are read out differ between examples, so their rows have no mean: queries=None"
         )
-    return tuple(tokens.tolist())
+    return tuple(rows[0].tolist())
 
 
 def _check_budget(model: FrozenPretrainedTransformer, n_rows: int, n_keys: int, batch_size: int, budget: int) -> None:
