@@ -12,6 +12,7 @@ from fpt_viz.errors import RecordError
 from fpt_viz.records import store
 from fpt_viz.records.attention import AttentionMaps
 from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
+from fpt_viz.records.patching import PatchingEffects
 from fpt_viz.records.statistics import HeadStatistics
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Evaluation:
     """Accuracy of guessing."""
     trivial: dict[str, float] = field(default_factory=dict)
     """Accuracy of each solver that needs no routing, by name."""
+    note: str = ""
+    """What a reader must know of the task, such as that its input is cut; empty for most."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
@@ -209,7 +212,8 @@ class RunRecord:
     def source(self) -> dict[str, Any]:
         """What a figure or capture of this run says of where it comes from."""
         config = self.config
-        return {
+        note = {"note": self.note} if self.note else {}
+        return note | {
             "run": self.result["run_id"],
             "task": config["task"]["name"],
             "backbone": config["backbone"]["name"],
@@ -233,6 +237,11 @@ class RunRecord:
         path = self.path / "ablate_heads.json"
         return AblationEffects.load(path) if path.exists() else None
 
+    def patching(self) -> PatchingEffects | None:
+        """The effects of patching activations saved beside the run, if they were measured."""
+        path = self.path / "patch_activations.safetensors"
+        return PatchingEffects.load(path) if path.exists() else None
+
     def top_heads(self) -> TopHeadsEffects | None:
         """The effect of cutting the best routing heads saved beside the run, if it was measured."""
         path = self.path / "ablate_top_heads.json"
@@ -252,7 +261,8 @@ class RunRecord:
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
-        return f"RunRecord({self.name}, {len(self.steps)} steps, test accuracy {self.evaluation.accuracy:.4f})"
+        note = f"; {self.note}" if self.note else ""
+        return f"RunRecord({self.name}, {len(self.steps)} steps, test accuracy {self.evaluation.accuracy:.4f}{note})"
 
 
 def read_steps(path: Path) -> tuple[Step, ...]:

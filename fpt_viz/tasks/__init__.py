@@ -7,9 +7,9 @@ from typing import Any
 
 from fpt_viz import registry
 from fpt_viz.errors import ConfigError, UnknownNameError
-from fpt_viz.tasks.base import Batch, Task
+from fpt_viz.tasks.base import Batch, Corrupted, Task
 
-__all__ = ["Batch", "Task", "load_task"]
+__all__ = ["Batch", "Corrupted", "Task", "load_task"]
 
 
 def load_task(name: str, **options: Any) -> Task:

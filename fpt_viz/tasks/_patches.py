@@ -6,12 +6,13 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 import torch
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import some_of
 from fpt_viz.tasks._splits import check_wanted
 from fpt_viz.tasks.base import Batch, Task
 
@@ -35,6 +36,7 @@ class PatchTask(Task):
 
     image_shape: ClassVar[tuple[int, int, int]]
     """Channels, height and width; both sides are equal."""
+    placed_corruptions: ClassVar = ("occlude",)
     class_word: ClassVar[str] = "class"
     """What a class is called."""
     white: ClassVar[float] = 255.0
@@ -117,6 +119,25 @@ class PatchTask(Task):
         size, (_, height, width) = self.patch_size, self.shape
         corners = [(top, left) for top in range(0, height, size) for left in range(0, width, size)]
         return Geometry(image_size=(height, width), boxes=tuple((top, left, size, size) for top, left in corners))
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """Patches become mid-grey (Zeiler and Fergus, 2014, https://arxiv.org/abs/1311.2901); the class stays."""
+        return {
+            "occlude": "one patch becomes grey, never the last, which is read out, unless it is asked for by position",
+            "occlude_quarter": "a quarter of the patches become grey, never the last, which is read out",
+            **super().corruptions,
+        }
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        if how not in ("occlude", "occlude_quarter"):
+            return super()._corrupt(batch, how, rng, at)
+        may_change = at if at is not None else torch.arange(self.n_tokens) < max(1, self.n_tokens - 1)
+        n_changed = 1 if how == "occlude" else -(-self.n_tokens // 4)
+        occluded = some_of(may_change.expand(len(batch), -1), n_changed, rng)
+        grey = torch.full((1, 1, self.shape[0], self.patch_size**2), self.white / 2)
+        self._normalise(grey)
+        return Batch(torch.where(occluded[..., None], grey.flatten(2), batch.inputs), batch.targets)
 
     def token_at(self, row: int, column: int) -> int:
         """The token whose box holds the pixel in that row and column; the inverse of :meth:`geometry`'s boxes."""

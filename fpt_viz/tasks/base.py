@@ -6,15 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 import sys
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from jaxtyping import Bool, Float, Int, Shaped
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fpt_viz.errors import ConfigError
+from fpt_viz.errors import ConfigError, UnknownNameError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import others
+
+RESAMPLE = "resample"
+"""The corruption that every task has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,27 @@ class Batch:
         """The examples in a slice, or at the indices (or True entries) of a tensor, as a batch."""
         return Batch(self.inputs[index], self.targets[index], None if self.mask is None else self.mask[index])
 
+    def trimmed(self) -> Batch:
+        """The same examples without the columns that are padding in every one of them.
+
+        What a model says of them stays the same, and costs less. On a GPU this waits for the mask: trim before
+        :meth:`to`.
+        """
+        if self.mask is None or not len(self):
+            return self
+        n_columns = int(self.mask.sum(1).max())  # real tokens come first
+        return Batch(self.inputs[:, :n_columns], self.targets, self.mask[:, :n_columns])
+
+
+@dataclass(frozen=True, eq=False)
+class Corrupted:
+    """A batch whose inputs were changed, and where."""
+
+    batch: Batch
+    """As many examples of the same shape and mask; the targets are right for the changed inputs."""
+    changed: Bool[Tensor, "batch seq"]
+    """True on tokens that hold something else than before; nowhere in an example that could not be changed."""
+
 
 @dataclass(frozen=True)
 class Task(ABC):
@@ -47,6 +72,9 @@ class Task(ABC):
 
     Examples are made on the CPU, so that they are the same on every machine; :meth:`Batch.to` moves them.
     """
+
+    placed_corruptions: ClassVar[tuple[str, ...]] = ()
+    """Those of :attr:`corruptions` that can be told a position."""
 
     def __post_init__(self) -> None:
         """Check the type of every option; a subclass checks the ranges of its own after calling this."""
@@ -107,6 +135,11 @@ class Task(ABC):
         """Accuracy of solvers that route nothing between tokens by content, by their names."""
         return {}
 
+    @property
+    def note(self) -> str:
+        """What a reader of any result must know of the task, such as that its input is cut; empty for most."""
+        return ""
+
     @abstractmethod
     def sample(self, batch_size: int, rng: torch.Generator, split: str = "train") -> Batch:
         """Random examples of a split, with replacement.
@@ -146,6 +179,51 @@ class Task(ABC):
         A row without needs belongs to a token that is not scored.
         """
         return None
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """The ways to corrupt an input, for patching: name -> what changes. The first is the usual one."""
+        return {RESAMPLE: "each example becomes another one of the batch, as long, with another answer"}
+
+    def corrupted(self, batch: Batch, how: str, rng: torch.Generator, *, position: int | None = None) -> Corrupted:
+        """``batch`` with each input changed in one of the ways of :attr:`corruptions`, paired by example.
+
+        A changed input may lie in another split. An example in which nothing of the kind can be changed stays.
+
+        Args:
+            batch: At least one example of this task.
+            how: A name in :attr:`corruptions`.
+            rng: A generator on the CPU; its state alone decides what is changed.
+            position: Change only tokens at this position of their string (as in :meth:`geometry`; of an image, this
+                patch). None draws the place for each example.
+
+        Raises:
+            UnknownNameError: No such corruption.
+            ConfigError: The batch is empty, there is no such position, or the corruption takes none.
+        """
+        if how not in self.corruptions:
+            raise UnknownNameError(f"corruption of {self.name}", how, self.corruptions)
+        if not len(batch):
+            raise ConfigError(f"an empty batch of {self.name} cannot be corrupted: give at least 1 example")
+        before = batch.to("cpu")
+        at = None if position is None else self._tokens_at(position, how)[: before.inputs.shape[1]]
+        after = self._corrupt(before, how, rng, at)
+        changed = (after.inputs != before.inputs).reshape(*before.inputs.shape[:2], -1).any(-1)
+        return Corrupted(after.to(batch.inputs.device), changed.to(batch.inputs.device))
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        """See :meth:`corrupted`; ``at`` marks the tokens that may change, None for any. On the CPU."""
+        index = others(batch.targets, batch.mask, rng)
+        return Batch(batch.inputs[index], batch.targets[index], batch.mask)
+
+    def _tokens_at(self, position: int, how: str) -> Bool[Tensor, " seq"]:
+        """True on the tokens at ``position`` of their string, or on that patch."""
+        if how not in self.placed_corruptions:
+            raise ConfigError(f"{how} of {self.name} changes tokens all over the input: leave out the position")
+        places = torch.tensor(self.geometry().position or range(self.n_tokens))
+        if not 0 <= position <= int(places.max()):
+            raise ConfigError(f"no position {position} in {self.name}: they are 0 to {int(places.max())}")
+        return places == position
 
     def loss(
         self, logits: Float[Tensor, "batch *readout classes"], targets: Int[Tensor, " batch *target"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
+from typing import ClassVar
 
 from jaxtyping import Bool, Float
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import some_of
 from fpt_viz.tasks._splits import Bits, BitSplits
 from fpt_viz.tasks.base import Batch, Task
 
@@ -35,6 +37,8 @@ class BitMemory(Task):
         Lu et al., 2021, https://arxiv.org/abs/2103.05247: 5 strings of 1,000 bits, 120 tokens of 50;
         kzl/universal-computation, ``datasets/bit_memory.py``.
     """
+
+    placed_corruptions: ClassVar = ("swap_hidden", "flip_hidden")
 
     n_strings: int = 5
     """2 to 25."""
@@ -129,6 +133,39 @@ class BitMemory(Task):
             first_query = self.n_tokens - self.n_readout
             needs[:, first_query + place, string * self.n_readout + place] = agrees[:, string, None]
         return needs
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """Changes of the strings in memory, where only one of them agrees with the query; the query never changes."""
+        return {
+            "swap_hidden": "the string asked for and another one swap the bits that the query masks: its answer there",
+            "flip_hidden": "one bit that the query masks is flipped in the string asked for, and so in the answer",
+            "swap_strings": "the string asked for and another one change places; the answer stays",
+            **super().corruptions,
+        }
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        if how not in ("swap_hidden", "flip_hidden", "swap_strings"):
+            return super()._corrupt(batch, how, rng, at)
+        strings = batch.inputs.reshape(len(batch), self.n_strings + 1, self.n_bits).clone()
+        hidden = strings[:, -1] == 0
+        agrees = ((strings[:, :-1] == strings[:, -1:]) | hidden[:, None]).all(-1)
+        asked, example = agrees.byte().argmax(1), torch.arange(len(batch))
+        step = torch.randint(1, self.n_strings, (len(batch),), generator=rng)
+        other = (asked + step) % self.n_strings
+        changes = hidden if at is None else hidden & at[-self.n_readout :].repeat_interleave(self.patch_size)
+        if how == "flip_hidden":
+            changes = some_of(changes, 1, rng)
+        changes = torch.ones_like(hidden) if how == "swap_strings" else changes
+        changes = changes & (agrees.sum(1) == 1)[:, None]
+        one, two = strings[example, asked], strings[example, other]
+        strings[example, asked] = torch.where(changes, -one if how == "flip_hidden" else two, one)
+        if how != "flip_hidden":
+            strings[example, other] = torch.where(changes, one, two)
+        if how != "swap_strings":
+            answer = torch.where(changes, strings[example, asked] > 0, batch.targets.flatten(1) > 0)
+            return Batch(strings.view_as(batch.inputs), answer.long().view_as(batch.targets))
+        return Batch(strings.view_as(batch.inputs), batch.targets)
 
     @property
     def _groups(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import ascii_lowercase
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import some_of
 from fpt_viz.tasks._splits import Bits, BitSplits
 from fpt_viz.tasks.base import Batch, Task
 
@@ -29,6 +30,8 @@ class BitXor(Task):
         Lu et al., 2021, https://arxiv.org/abs/2103.05247, whose authors report strings of up to 256 bits;
         kzl/universal-computation, ``datasets/bit_xor.py``.
     """
+
+    placed_corruptions: ClassVar = ("flip_partner",)
 
     n_bits: int = 5
     """Bits in a string."""
@@ -100,6 +103,27 @@ class BitXor(Task):
         same_bit = token[:, None] % self.n_bits == token % self.n_bits
         is_readout = token >= self.n_tokens - self.n_readout
         return (same_bit & is_readout[:, None] & ~is_readout).expand(len(inputs), -1, -1)
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """Bits of a string that is not read out are flipped, and so the answers at their positions."""
+        return {
+            "flip_partner": "one bit of a string that is not read out is flipped",
+            "flip_string": "every bit of one string that is not read out is flipped",
+            **super().corruptions,
+        }
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        if how not in ("flip_partner", "flip_string"):
+            return super()._corrupt(batch, how, rng, at)
+        may_flip = torch.arange(self.n_tokens) < self.n_tokens - self.n_readout
+        may_flip = may_flip if at is None else may_flip & at
+        flipped = some_of(may_flip.expand(len(batch), -1), 1, rng).view(-1, self.n_strings, self.n_bits)
+        if how == "flip_string":
+            flipped = flipped.any(-1, keepdim=True).expand_as(flipped)
+        turned = 1 - batch.inputs if self.encoding == "bits" else -batch.inputs
+        inputs = torch.where(flipped.reshape(len(batch), -1, 1), turned, batch.inputs)
+        return Batch(inputs, (batch.targets + flipped.sum(1)) % 2)
 
     @property
     def _splits(self) -> BitSplits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Bool, Int
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import some_of
 from fpt_viz.tasks._listops import (
     LOSSY_SYMBOLS,
     MIN,
@@ -41,6 +42,8 @@ MAX_CANDIDATES = 1 << 15
 """Expressions drawn at a time, at most."""
 MIN_EXPRESSIONS = 1 << 16
 """Distinct ones that the options must leave, so that each split has thousands."""
+N_TRIES = 100
+"""Digits that are tried, for each expression, until its value changes."""
 MIN_SHARE = 1e-4
 """Of random expressions, those that must have a length asked for, so that drawing ends."""
 
@@ -63,6 +66,8 @@ class ListOps(Task):
         Nangia and Bowman, 2018, https://arxiv.org/abs/1804.06028; Tay et al., 2021, https://arxiv.org/abs/2011.04006:
         google-research/long-range-arena, ``lra_benchmarks/data/listops.py``.
     """
+
+    placed_corruptions: ClassVar = ("replace_digit",)
 
     max_tokens: int = 64
     """Of an expression, brackets included; at least 4."""
@@ -226,6 +231,33 @@ class ListOps(Task):
         needs = torch.zeros((*inputs.shape, inputs.shape[1]), dtype=torch.bool)
         needs[row, closing[row, key], key] = True
         return needs.to(inputs.device)
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """One digit becomes another, so that the value changes; not where brackets, and so values, are lost."""
+        replaced = (
+            {} if self.paper_compatible else {"replace_digit": "one digit becomes another, and so does the value"}
+        )
+        return {**replaced, **super().corruptions}
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        if how != "replace_digit":
+            return super()._corrupt(batch, how, rng, at)
+        inputs, targets = batch.inputs.clone(), batch.targets.clone()
+        digits = inputs < MIN if at is None else (inputs < MIN) & at
+        pending = torch.arange(len(batch))
+        for _ in range(N_TRIES):
+            tried = inputs[pending]
+            place = some_of(digits[pending], 1, rng)
+            step = torch.randint(1, N_ANSWERS, (len(pending), 1), generator=rng)
+            tried = torch.where(place, (tried + step) % N_ANSWERS, tried)
+            values = torch.from_numpy(answers(tried.to(torch.uint8).numpy()).astype(np.int64))
+            found = values != targets[pending, 0]
+            inputs[pending[found]], targets[pending[found], 0] = tried[found], values[found]
+            pending = pending[~found]
+            if not len(pending):
+                break
+        return Batch(inputs, targets, batch.mask)
 
     @property
     def _symbols(self) -> tuple[str, ...]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,11 +16,16 @@ from torch import Tensor
 from fpt_viz.data_sets.places import VARIABLE
 from fpt_viz.errors import ConfigError
 from fpt_viz.records.geometry import Geometry
+from fpt_viz.tasks._corruptions import some_of
 from fpt_viz.tasks._proteins import N_FOLDS, PUBLISHED, SYMBOLS, WHERE, Located, Proteins, located, proteins_of
 from fpt_viz.tasks._splits import SPLITS, check_wanted, split_index
 from fpt_viz.tasks.base import Batch, Task
 
 __all__ = ["RemoteHomology"]
+
+MASK = SYMBOLS.index("<mask>")
+AMINO_ACIDS = torch.tensor([SYMBOLS.index(letter) for letter in "ACDEFGHIKLMNPQRSTVWY"])
+"""The symbols of the twenty that genes code for; other letters stand for rare or uncertain ones."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class RemoteHomology(Task):
         are of Hou, Adhikari and Cheng, 2018, "DeepSF", https://doi.org/10.1093/bioinformatics/btx780. Lu et al. (2021)
         leave out batches that are longer than 1,024, report validation accuracy times 0.9739, and mask no padding.
     """
+
+    placed_corruptions: ClassVar = ("replace", "mask")
 
     max_tokens: int = 1024
     """Of a protein, ``<cls>`` and ``<sep>`` included; longer ones are left out, and counted in :meth:`n_dropped`."""
@@ -141,6 +148,26 @@ class RemoteHomology(Task):
     def geometry(self) -> Geometry:
         """All tokens lie in one string."""
         return Geometry(groups=("protein",), group=(0,) * self.n_tokens, position=tuple(range(self.n_tokens)))
+
+    @property
+    def corruptions(self) -> dict[str, str]:
+        """A quarter of the residues change, or the one at a position (``<cls>`` is 0); the fold is taken to stay."""
+        return {
+            "replace": "a quarter of the residues become other amino acids, drawn at random",
+            "mask": "a quarter of the residues become <mask>, which no other protein holds",
+            **super().corruptions,
+        }
+
+    def _corrupt(self, batch: Batch, how: str, rng: torch.Generator, at: Bool[Tensor, " seq"] | None) -> Batch:
+        if how not in ("replace", "mask"):
+            return super()._corrupt(batch, how, rng, at)
+        residues = batch.inputs >= SYMBOLS.index("A")
+        n_changed = torch.ceil(residues.sum(1) / 4).long()
+        changed = some_of(residues if at is None else residues & at, n_changed, rng)
+        step = torch.randint(1, len(AMINO_ACIDS), batch.inputs.shape, generator=rng)
+        rank = (batch.inputs[..., None] == AMINO_ACIDS).byte().argmax(-1)
+        new = AMINO_ACIDS[(rank + step) % len(AMINO_ACIDS)] if how == "replace" else torch.full_like(step, MASK)
+        return Batch(torch.where(changed, new, batch.inputs), batch.targets, batch.mask)
 
     def _file_of(self, split: str) -> str:
         """What TAPE calls a split."""
