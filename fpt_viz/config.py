@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 import tomllib
 import types
@@ -119,6 +119,21 @@ class RunConfig:
             ConfigError: An option of a wrong type or value.
         """
         config: RunConfig = _build(cls, data, "")
+        return config
+
+    def at_commits(self, *, backbone: str = "", data: str = "") -> RunConfig:
+        """The same run with weights and data at these commits of the Hub, whichever revision it names.
+
+        Args:
+            backbone: Of the backbone's repository; empty where it comes from no repository.
+            data: Of the data set's, which the task's option ``revision`` then says; empty likewise.
+        """
+        config = self
+        if backbone:
+            name = f"{self.backbone.name.partition('@')[0]}@{backbone}"
+            config = replace(config, backbone=replace(self.backbone, name=name))
+        if data:
+            config = replace(config, task=replace(self.task, options={**self.task.options, "revision": data}))
         return config
 
     def to_toml(self) -> str:

@@ -19,8 +19,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 import torch
 
 from fpt_viz import hub, registry
-from fpt_viz.backbones import load_backbone
-from fpt_viz.backbones.base import Preset, preset_names
+from fpt_viz.backbones import Preset, load_backbone, preset_names
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig
 from fpt_viz.data_sets.places import VARIABLE, folders_of

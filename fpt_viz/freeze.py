@@ -19,6 +19,8 @@ GROUPS = ("output", "input", "layer_norm", "position", "feed_forward", "attentio
 """What can be trained by name; the network's own token tables (``token``) train with ``all`` only."""
 LAYERED_GROUPS = ("layer_norm", "feed_forward", "attention")
 """Those that can be trained in one layer alone."""
+NEW_POSITIONS = "new_position"
+"""Group of the positions beyond those that the network has: never learned before, they train whatever else does."""
 PAPER_GROUPS = ("output", "input", "layer_norm", "position")
 """What the paper trains (Lu et al., 2021, section 2.2)."""
 
@@ -78,11 +80,11 @@ def parse_trained(trained: Collection[str], n_layers: int) -> tuple[str, ...]:
 
 
 def freeze(model: Grouped, trained: Collection[str]) -> None:
-    """Let only the groups in ``trained`` learn (see :func:`parse_trained`)."""
-    groups = model.parameter_groups()
+    """Let only the groups in ``trained`` learn (see :func:`parse_trained`), and positions that are new."""
+    groups, learning = model.parameter_groups(), {*trained, NEW_POSITIONS}
     for name, parameter in model.named_parameters():
         group, layer = group_of(name, groups), model.layer_of(name)
-        parameter.requires_grad_("all" in trained or group in trained or f"{group}:{layer}" in trained)
+        parameter.requires_grad_("all" in learning or group in learning or f"{group}:{layer}" in learning)
 
 
 def ledger_of(model: Grouped, backbone: Mapping[str, Any]) -> Ledger:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,6 +53,8 @@ class RunFolder:
         self, path: Path, config: RunConfig, *, finished: bool = False, resumed: bool = False, replaces: bool = False
     ) -> None:
         self.path, self.config, self.finished, self.resumed, self.replaces = path, config, finished, resumed, replaces
+        self.goes_on = False
+        """Whether it is the run that the folder holds, which may have no checkpoint yet."""
         digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
         task = Path(config.task.name).stem
         backbone = config.backbone.name.replace(":", "-").replace("/", "-")
@@ -106,38 +108,67 @@ class RunFolder:
             raise RunFolderError(f"{path} holds a run already: resume it, overwrite it, or choose another folder")
         _check_same(path, config)
         finished, resumed = (path / RESULT).exists(), (path / CHECKPOINT).exists()
-        return cls(path, config, finished=finished, resumed=resumed, replaces=not resumed)
+        folder = cls(path, config, finished=finished, resumed=resumed, replaces=not resumed)
+        folder.goes_on = True
+        return folder
+
+    def started_as(self) -> RunConfig:
+        """The config, with weights and data at the commits of the Hub that a run which goes on here was started on."""
+        if not self.goes_on:
+            return self.config
+        ledger, here = (store.read_json(self.path / name) for name in (LEDGER, ENVIRONMENT))
+        commits = {"backbone": ledger["backbone"].get("revision", ""), "data": here.get("data", {}).get("revision", "")}
+        return self.config.at_commits(**commits)
 
     def begin(self, model: FrozenPretrainedTransformer, state: TrainingState) -> None:
         """Write what is known before the first step, or take up the last checkpoint.
 
         A run that is overwritten is removed here: not before all that the new one needs was found.
         """
+        data: dict[str, Any] = getattr(model.task, "source", dict)()
+        sources = {"task_sha256": registry.file_sha256(self.config.task.name), "data": data}
         _remove_parts(self.path)
         if self.replaces:
             _remove_run(self.path)
-        task_sha256 = registry.file_sha256(self.config.task.name)
         if self.resumed:
-            started_on = store.read_json(self.path / ENVIRONMENT).get("task_sha256")
-            if started_on != task_sha256:
-                raise RunFolderError(
-                    f"{self.config.task.name} is another file than the run in {self.path} was started on: SHA-256 "
-                    f"{task_sha256}, then {started_on}; restore it, or start anew with overwrite"
-                )
-            tensors, fields = store.read_tensors(self.path / CHECKPOINT, "checkpoint")
-            state.restore(tensors, fields, str(self.path / CHECKPOINT))
-            steps = _whole_steps(self.path / STEPS)[: state.n_steps]
-            if len(steps) < state.n_steps:
-                raise RecordError(f"{self.path / STEPS} holds {len(steps)} steps, the checkpoint {state.n_steps}")
+            self._check_sources(sources, model)
+            steps = self._restored(state)
             model.step = state.n_steps
         else:
             steps = ()
             store.write_json(self.path / LEDGER, model.ledger().to_json())
-            here = environment(state.device) | {"task_sha256": task_sha256}
-            store.write_json(self.path / ENVIRONMENT, here)
+            store.write_json(self.path / ENVIRONMENT, environment(state.device) | sources)
             store.write_tensors(self.path / ADAPTER_INITIAL, dict(model.trained_tensors()), "adapter", {"step": 0})
             store.write_bytes(self.path / CONFIG, self.config.to_toml().encode())
         write_steps(self.path / STEPS, steps)
+
+    def _check_sources(self, sources: Mapping[str, Any], model: FrozenPretrainedTransformer) -> None:
+        """Raise where the run would go on with another task, other data or other weights than it was started on."""
+        then = store.read_json(self.path / ENVIRONMENT)
+        was, now = {"data": sources["data"]} | then, sources
+        what = ""
+        if was.get("task_sha256") != now["task_sha256"]:
+            what = f"{self.config.task.name} is another file"
+            detail = f"SHA-256 {now['task_sha256']}, then {was.get('task_sha256')}"
+        elif was["data"] != now["data"]:
+            what, detail = "the data are others", _apart(now["data"], was["data"])
+        elif moved := model.verify(Ledger.from_json(store.read_json(self.path / LEDGER))):
+            what = "the backbone's weights are others"
+            detail = f"{len(moved)} frozen tensors differ, such as {moved[0]}"
+        if what:
+            raise RunFolderError(
+                f"{what} than the run in {self.path} was started on: {detail}; restore what was, or start anew with "
+                "overwrite"
+            )
+
+    def _restored(self, state: TrainingState) -> tuple[Step, ...]:
+        """The steps up to the last checkpoint, which ``state`` becomes."""
+        tensors, fields = store.read_tensors(self.path / CHECKPOINT, "checkpoint")
+        state.restore(tensors, fields, str(self.path / CHECKPOINT))
+        steps = _whole_steps(self.path / STEPS)[: state.n_steps]
+        if len(steps) < state.n_steps:
+            raise RecordError(f"{self.path / STEPS} holds {len(steps)} steps, the checkpoint {state.n_steps}")
+        return steps
 
     def add(self, step: Step) -> None:
         """Take ``step`` for ``steps.jsonl``, which it reaches with the next checkpoint."""
@@ -153,6 +184,7 @@ class RunFolder:
         self.checkpoint(state)
         store.write_tensors(self.path / ADAPTER, dict(model.trained_tensors()), "adapter", {"step": state.n_steps})
         moved = model.verify(Ledger.from_json(store.read_json(self.path / LEDGER)))
+        started_on = store.read_json(self.path / ENVIRONMENT)
         result = {
             "run_id": self.run_id,
             "status": "solved" if state.done(self.config.train) else "finished",
@@ -162,9 +194,9 @@ class RunFolder:
             "evaluation": asdict(evaluation),
             "frozen_intact": not moved,
             "moved": moved,
-            "task_sha256": store.read_json(self.path / ENVIRONMENT).get("task_sha256"),
-            "data": getattr(model.task, "source", dict)(),
-            "note": getattr(model.task, "note", ""),
+            "task_sha256": started_on.get("task_sha256"),
+            "data": started_on.get("data", {}),
+            "note": model.task.note,
         }
         seal(self.path, result)
 
@@ -229,6 +261,13 @@ def _check_same(path: Path, config: RunConfig) -> None:
             f"{path} holds another run: {name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
             f"{f' ({len(differing)} options differ)' if len(differing) > 1 else ''}: choose another folder"
         )
+
+
+def _apart(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:
+    """The first difference between what a run is on ``now`` and what it was on ``then``."""
+    flat_now, flat_then = _flat(dict(now)), _flat(dict(then))
+    name = min(name for name in {*flat_now, *flat_then} if flat_now.get(name) != flat_then.get(name))
+    return f"{name} {flat_now.get(name)}, then {flat_then.get(name)}"
 
 
 def _flat(data: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -150,7 +150,7 @@ def run(
     with RunFolder.claim(Path(out), config, resume=resume, overwrite=overwrite) as folder:
         if folder.finished:
             return load_run(out)
-        model = build_model(config, device=chosen)
+        model = build_model(folder.started_as(), device=chosen)
         state = TrainingState(model, config.train)
         folder.begin(model, state)
         model.run_id = folder.run_id

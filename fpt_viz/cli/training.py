@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer
-from fpt_viz.cli.words import between, percent
+from fpt_viz.cli.words import between, noted, percent
 from fpt_viz.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def train(arguments: Namespace) -> Answer:
     shown = [
         f"{record.name}: {result['n_steps']} steps in {result['seconds']:.0f} s{solved}; {intact}",
         f"{found.split} accuracy {percent(found.accuracy)} ({between(found.interval)}), chance {percent(found.chance)}",
+        *noted(record.note, record.config["task"]["name"]),
         f"saved in {record.path}",
     ]
     return Answer(data, shown)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+import contextlib
 import io
+import itertools
+import os
 from pathlib import Path
 from typing import BinaryIO
 import warnings
@@ -29,7 +33,14 @@ MAX_DICTIONARY = 1 << 22
 ENCODINGS = {0, 2, 3, 5, 8}
 """Of pages: plain, dictionary (two numbers), runs, differences of whole numbers. Shared prefixes can grow at will."""
 MODES = {1: "L", 3: "RGB"}
+MAX_THREADS = 4
+JPEG_FRAMES = {0xC0, 0xC1, 0xC2}
+"""Kinds of segment that begin a JPEG's frame with its size: baseline, extended and progressive, Huffman coded."""
+JPEG_BEFORE_FRAME = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+"""Kinds of segment that may stand before it: tables, comments and what programs add."""
 CURE = "fetch the file anew"
+
+Part = tuple[UInt8[np.ndarray, "image channel height width"], Integer[np.ndarray, " image"]]
 
 
 def read_image_parquet(
@@ -38,7 +49,8 @@ def read_image_parquet(
     """The images, decoded, and labels of a file; labels are not checked here.
 
     What the file says of itself is compared with its size, and with its rows times the size of an image, before it is
-    unpacked; an image's size is read from its header before it is decoded. About 0.1 ms an image.
+    unpacked; an image's size is read from its header before it is decoded. About 0.07 ms of processor time an image,
+    on as many threads as there are processors, up to four.
 
     Args:
         path: The file.
@@ -54,7 +66,7 @@ def read_image_parquet(
         with pq.ParquetFile(path, memory_map=False, page_checksum_verification=True) as file:
             _check_columns(path, file.schema_arrow, image_column)
             batches = _batches(path, file, image_column, n_rows=n_rows, n_row=n_row)
-            parts = [_decoded(path, batch, image_column, shape) for batch in batches]
+            parts = list(_all_decoded(path, batches, image_column, shape))
     except (OSError, pa.ArrowException, ValueError, OverflowError, MemoryError) as error:
         raise SourceError(f"{path} cannot be read as parquet: {_first_line(error)}; {CURE}") from error
     images, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -118,26 +130,34 @@ def _batches(
         raise wrong_file(path, wanted=f"{n_rows:,} rows", found=f"{n_read:,}", cure=CURE)
 
 
-def _decoded(
-    path: Path, batch: pa.RecordBatch, image_column: str, shape: tuple[int, int, int]
-) -> tuple[UInt8[np.ndarray, "image channel height width"], Integer[np.ndarray, " image"]]:
+def _all_decoded(
+    path: Path, batches: Iterator[pa.RecordBatch], image_column: str, shape: tuple[int, int, int]
+) -> Iterator[Part]:
+    """The images and labels of all rows, in order; some batches at a time, one a thread."""
+    n_threads = min(os.cpu_count() or 1, MAX_THREADS)  # decoding lets the others run, reading headers does not
+    with warnings.catch_warnings(), ThreadPoolExecutor(n_threads) as pool:
+        warnings.simplefilter("ignore")  # of odd metadata in an image: its pixels are what counts
+        while some := list(itertools.islice(batches, 4 * n_threads)):
+            yield from pool.map(lambda batch: _decoded(path, batch, image_column, shape), some)
+
+
+def _decoded(path: Path, batch: pa.RecordBatch, image_column: str, shape: tuple[int, int, int]) -> Part:
     """The images and labels of some rows."""
     batch.validate(full=True)
     encoded, labels = batch.column(image_column).field("bytes"), batch.column("label")
     if encoded.null_count or labels.null_count or batch.column(image_column).null_count:
         raise wrong_file(path, wanted="an image and a label in each row", found="an empty one", cure=CURE)
     channels, height, width = shape
-    images = np.empty((batch.num_rows, height, width, channels), np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd metadata in an image: its pixels are what counts
-        for i in range(batch.num_rows):
-            pixels = _pixels(path, encoded[i].as_buffer(), (width, height), MODES[channels])
-            images[i] = np.frombuffer(pixels, np.uint8).reshape(height, width, channels)
-    return images.transpose(0, 3, 1, 2), labels.to_numpy()
+    pixels = [_pixels(path, image, (width, height), MODES[channels]) for image in encoded.to_pylist()]
+    images = np.frombuffer(b"".join(pixels), np.uint8).reshape(batch.num_rows, height, width, channels)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.to_numpy()
 
 
-def _pixels(path: Path, encoded: pa.Buffer, size: tuple[int, int], mode: str) -> bytes:
+def _pixels(path: Path, encoded: bytes, size: tuple[int, int], mode: str) -> bytes:
     """One image, decoded; its header must promise ``size`` and ``mode``."""
+    if _promised(encoded) == (*size, mode):
+        with contextlib.suppress(ValueError):  # whatever is wrong is found, and said, below
+            return Image.frombytes(mode, size, encoded, "jpeg", (mode, "")).tobytes()
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as image:
             if image.size != size or image.mode != mode:
@@ -148,6 +168,26 @@ def _pixels(path: Path, encoded: pa.Buffer, size: tuple[int, int], mode: str) ->
         raise
     except Exception as error:  # a damaged image fails in many ways inside Pillow
         raise wrong_file(path, wanted="whole PNG or JPEG images", found=_first_line(error), cure=CURE) from error
+
+
+def _promised(encoded: bytes) -> tuple[int, int, str] | None:
+    """Width, height and mode of a JPEG as its header says; None for all that is not plainly one.
+
+    In a third of the time that Pillow takes for its header, which is a third of all.
+    """
+    if encoded[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 10 <= len(encoded) and encoded[at] == 0xFF:  # a segment: its mark, its kind, its length, its content
+        kind, length = encoded[at + 1], int.from_bytes(encoded[at + 2 : at + 4])
+        if kind in JPEG_FRAMES:
+            height, width = int.from_bytes(encoded[at + 5 : at + 7]), int.from_bytes(encoded[at + 7 : at + 9])
+            mode = MODES.get(encoded[at + 9])
+            return (width, height, mode) if mode and encoded[at + 4] == 8 else None
+        if kind not in JPEG_BEFORE_FRAME or length < 2:
+            return None
+        at += 2 + length
+    return None
 
 
 def _first_line(error: BaseException) -> str:

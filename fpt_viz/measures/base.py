@@ -43,7 +43,7 @@ def _parts(model: FrozenPretrainedTransformer, batch: Batch, batch_size: int) ->
     check_batch_size(batch_size)
     device = next(model.parameters()).device
     for start in range(0, len(batch), batch_size):
-        yield batch[start : start + batch_size].to(device)
+        yield batch[start : start + batch_size].trimmed().to(device)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -49,4 +49,5 @@ def summarise(found: Outcomes, task: Task, split: str) -> Evaluation:
         loss=float(found.loss.mean()),
         chance=task.chance,
         trivial=task.trivial,
+        note=task.note,
     )

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from hub_server import COMMIT, FakeHub, serving
+from hub_server import COMMIT
 import pytest
 from transformers import GPT2Config, GPT2Model
 
@@ -28,16 +28,10 @@ TRAIN = "plain_text/train-*.parquet"
 
 
 @pytest.fixture
-def server(monkeypatch, tmp_path):
-    """A Hub of our own with one data set and one model, and an empty cache of our own."""
-    with serving(FakeHub()) as fake:
-        fake.files["datasets/org/pictures"] = dict(DATA)
-        monkeypatch.setenv("HF_ENDPOINT", fake.endpoint)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
-        yield fake
+def server(hub_server):
+    """The Hub of our own with a data set."""
+    hub_server.files["datasets/org/pictures"] = dict(DATA)
+    return hub_server
 
 
 @pytest.fixture

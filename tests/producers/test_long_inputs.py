@@ -69,6 +69,7 @@ def test_a_longer_backbone_is_the_network_with_a_longer_table(name):
     options = {**preset.config, length: N_OLD + N_NEW}
     network = family.network_class(family.config_class(**options), **family.network_options).eval()
     weights = {key: value for key, value in backbone.network.state_dict().items() if key in network.state_dict()}
+    weights[f"{family.position_path}.weight"] = positions_of(backbone)
     told = network.load_state_dict(weights, strict=False)
     assert told.missing_keys == [f"{family.vocabulary_path}.weight"]
     x = torch.randn(2, N_OLD + N_NEW, backbone.d_model)
@@ -79,22 +80,30 @@ def test_a_longer_backbone_is_the_network_with_a_longer_table(name):
     torch.testing.assert_close(backbone(x, mask)[mask], expected[mask], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("trained", [("output",), ("attention:1",), ("output", "position"), ("all",)])
 @pytest.mark.parametrize("name", LEARNED)
-def test_new_rows_train_and_are_counted_and_told(name, caplog):
+def test_new_rows_train_whatever_else_does_and_are_counted_and_told(name, trained, caplog):
     with caplog.at_level(logging.INFO, "fpt_viz"):
-        model = FrozenPretrainedTransformer(load_backbone(name, "random"), load_task("bit_xor", n_bits=90))
-    table = model.backbone.network.get_submodule(model.backbone.position_path).weight
-    before = table.detach().clone()
+        model = FrozenPretrainedTransformer(load_backbone(name, "random"), load_task("bit_xor", n_bits=90), trained)
+    before = positions_of(model.backbone).detach().clone()
+    ledger = model.ledger()
 
     for _ in fpt.train(model, model.task, fpt.TrainConfig(n_steps=2, batch_size=2)):
         pass
 
     assert caplog.messages == [
-        f"{name} has positions for 160 tokens, the task has 180: the other 20 are new, and are trained with the group "
-        "'position'"
+        f"{name} has positions for 160 tokens, the task has 180: the other 20 are new, and are trained"
     ]
-    assert model.ledger().backbone["positions_new"] == 20
-    assert (table[160:] != before[160:]).any(1).all()
+    assert ledger.backbone["positions_new"] == 20
+    assert ledger.counts()["new_position"] == 20 * 32
+    assert ledger.counts()["position"] == 160 * 32
+    [new] = [row for row in ledger.rows if row.group == "new_position"]
+    assert (new.trained, new.shape) == (True, (20, 32))
+    moved = (positions_of(model.backbone) != before).any(1)
+    assert moved[160:].all()
+    assert moved[:160].all() == bool({"position", "all"} & set(trained))
+    assert moved[:160].any() == bool({"position", "all"} & set(trained))
+    assert model.verify(ledger) == []
 
 
 @pytest.mark.parametrize("trained", [("output", "input", "layer_norm", "position"), ("output",)])
@@ -114,6 +123,8 @@ def test_a_run_with_new_rows_is_loaded_as_it_was(name, trained, tmp_path):
 
     assert record.ledger.backbone["positions_new"] == 20
     assert torch.equal(one(inputs), two(inputs))
+    start = fpt.model.build_model(config)
+    assert (positions_of(one.backbone)[160:] != positions_of(start.backbone)[160:]).any(1).all()
     assert one.verify(record.ledger) == []
     other = replace(config, train=replace(config.train, seed=4))
     assert not torch.equal(positions_of(one.backbone)[160:], positions_of(fpt.model.build_model(other).backbone)[160:])

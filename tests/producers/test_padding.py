@@ -65,6 +65,29 @@ def test_a_padded_batch_equals_its_examples_one_by_one(model, batch):
 
 
 @torch.no_grad()
+def test_a_trimmed_batch_is_as_long_as_its_longest_example_and_says_the_same(model, batch):
+    trimmed = batch.trimmed()
+    n_tokens = max(int(mask.nonzero().max()) + 1 for mask in batch.mask)
+
+    assert trimmed.inputs.shape[1] == trimmed.mask.shape[1] == n_tokens < batch.inputs.shape[1]
+    assert torch.equal(trimmed.inputs, batch.inputs[:, :n_tokens])
+    assert torch.equal(trimmed.targets, batch.targets)
+    assert torch.equal(trimmed.mask.sum(1), batch.mask.sum(1))
+    torch.testing.assert_close(model(trimmed.inputs, trimmed.mask), model(batch.inputs, batch.mask))
+
+
+def test_only_padding_is_trimmed(batch):
+    longest = int(batch.mask.sum(1).argmax())
+    whole = batch[longest : longest + 1].trimmed()
+
+    assert whole.mask.all()
+    assert whole.trimmed().inputs.shape == whole.inputs.shape
+    unmasked = Batch(batch.inputs, batch.targets)
+    assert unmasked.trimmed() is unmasked
+    assert len(batch[:0].trimmed()) == 0
+
+
+@torch.no_grad()
 def test_what_stands_in_the_padding_changes_nothing(model, batch, task):
     other = with_other_padding(batch, task)
 
@@ -132,6 +155,29 @@ def test_statistics_count_no_padding(model, task):
         torch.testing.assert_close(getattr(found, name).double(), value / n_rows, atol=1e-4, rtol=1e-4)
 
 
+def test_statistics_compute_no_column_that_is_all_padding(model, task):
+    batch, seen = task.distinct(10, "validation", seed=SEED), []
+    model.backbone.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0].shape[1]))
+
+    found = fpt.head_statistics(model, task, n_examples=10, batch_size=3, seed=SEED)
+
+    assert seen == [int(batch.mask[start : start + 3].sum(1).max()) for start in range(0, 10, 3)]
+    assert found.mean_pattern.shape[2:] == (task.n_tokens, task.n_tokens)
+    assert found.queries == tuple(range(task.n_tokens))
+
+
+@pytest.mark.parametrize("tokens", [[30, 2], [39]])
+def test_rows_that_no_example_of_a_batch_has_are_counted_in_none(preset, tokens):
+    task = load_task("listops", **OPTIONS["listops"])
+    model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(preset, "random", seed=1), task, seed=2).eval()
+    options = {"n_examples": 12, "seed": SEED, "queries": tokens}
+
+    found, expected = (fpt.head_statistics(model, task, batch_size=size, **options) for size in (1, 12))
+
+    torch.testing.assert_close(found.mean_pattern, expected.mean_pattern)
+    torch.testing.assert_close(found.entropy, expected.entropy)
+
+
 def test_routing_scores_count_no_padding(preset):
     task = load_task("listops", **OPTIONS["listops"])
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(preset, "random", seed=1), task, seed=2).eval()
@@ -145,7 +191,11 @@ def test_routing_scores_count_no_padding(preset):
         needs = task.needs(single.inputs)[0]
         for query in needs.any(1).nonzero()[:, 0].tolist():
             total += pattern[:, :, query, needs[query]].sum(-1)
-            uniform += needs[query].sum().item() / (query + 1 if model.backbone.causal else len(needs))
+            reach = model.backbone.reach or len(needs)
+            visible = range(
+                max(0, query - reach), query + 1 if model.backbone.causal else min(len(needs), query + reach + 1)
+            )
+            uniform += needs[query, visible].sum().item() / len(visible)
             n_scored += 1
 
     torch.testing.assert_close(found.routing_score, total / n_scored, atol=1e-5, rtol=1e-4)

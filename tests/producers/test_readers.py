@@ -13,14 +13,14 @@ import tracemalloc
 from hypothesis import HealthCheck, given, settings, strategies as st
 from made_images import Made, encoded, table_of, write_cifar_binary, write_parquet
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from fpt_viz.data_sets.cifar_binary import read_cifar_binary
 from fpt_viz.data_sets.idx import read_idx
-from fpt_viz.data_sets.image_parquet import read_image_parquet
+from fpt_viz.data_sets.image_parquet import _pixels, read_image_parquet
 from fpt_viz.data_sets.parquet_pages import MalformedPageError, page_header, pages, row_groups
 from fpt_viz.errors import SourceError
 
@@ -163,6 +163,42 @@ def test_parquet_files_hold_what_pillow_decodes(tmp_path, compression, kind):
     np.testing.assert_array_equal(labels, made.labels["train"])
 
 
+def jpeg(image: np.ndarray, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 95, "subsampling": 0}, {"quality": 5, "subsampling": 2}, {"progressive": True}, {"optimize": True},
+        {"comment": b"a comment"}, {"exif": Image.Exif()}, {"restart_marker_blocks": 1}, {"keep_rgb": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_kind_of_jpeg_holds_what_pillow_decodes(tmp_path, options):
+    images = [jpeg(image, **options) for image in Made("cifar10").images["train"]]
+    expected = [np.asarray(Image.open(io.BytesIO(image))) for image in images]
+
+    found, labels = read_image_parquet(of_rows(tmp_path / "train.parquet", images), "img", CIFAR)
+
+    np.testing.assert_array_equal(found.transpose(0, 2, 3, 1), np.stack(expected))
+    assert labels.tolist() == list(range(len(images)))
+
+
+def test_a_gray_jpeg_holds_what_pillow_decodes(tmp_path):
+    images = [jpeg(image) for image in Made("mnist").images["train"]]
+    found, _ = read_image_parquet(of_rows(tmp_path / "train.parquet", images), "img", (1, 28, 28))
+    np.testing.assert_array_equal(found[:, 0], [np.asarray(Image.open(io.BytesIO(image))) for image in images])
+
+
+def test_a_jpeg_without_anything_odd_is_not_opened_twice(tmp_path, monkeypatch):
+    images = [jpeg(image) for image in Made("cifar10").images["train"]]
+    monkeypatch.setattr(Image, "open", None)  # the slower way
+    assert len(read_image_parquet(of_rows(tmp_path / "train.parquet", images), "img", CIFAR)[0]) == len(images)
+
+
 def of_rows(path: Path, images: list[bytes | None], **options: object) -> Path:
     """A parquet file of encoded images."""
     rows = [None if image is None else {"bytes": image, "path": ""} for image in images]
@@ -182,6 +218,9 @@ PNG = encoded(NOISE[0])
         ([PNG, None], "wanted an image and a label in each row, found an empty one"),
         ([PNG, encoded(NOISE[0][:31])], r"wanted RGB images of 32 x 32, found RGB of \(32, 31\)"),
         ([PNG, encoded(NOISE[0][:, :, 0])], r"wanted RGB images of 32 x 32, found L of \(32, 32\)"),
+        ([PNG, jpeg(NOISE[0][:31])], r"wanted RGB images of 32 x 32, found RGB of \(32, 31\)"),
+        ([PNG, jpeg(NOISE[0][:, :, 0])], r"wanted RGB images of 32 x 32, found L of \(32, 32\)"),
+        ([PNG, jpeg(NOISE[0])[:700]], "wanted whole PNG or JPEG images, found"),
         ([PNG, PNG[:500]], "wanted whole PNG or JPEG images, found"),
         ([PNG, b"x" * 500], "wanted whole PNG or JPEG images, found cannot identify"),
         ([PNG, encoded(NOISE[0], "BMP")], "wanted whole PNG or JPEG images, found cannot identify"),
@@ -374,3 +413,27 @@ def test_a_damaged_file_is_read_or_is_one_error_and_nothing_else(name, tmp_path)
     check()
     assert outcomes["read"] + outcomes["refused"] == outcomes["files"] >= N_DAMAGED
     assert outcomes["refused"] > N_DAMAGED // 3
+
+
+def test_a_damaged_jpeg_is_what_pillow_makes_of_it_or_is_one_error(tmp_path):
+    whole = jpeg(NOISE[0], quality=90)
+    outcomes = {"same": 0, "refused": 0}
+
+    @settings(
+        max_examples=N_DAMAGED, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(edits(len(whole)))
+    def check(changes: list[tuple[str, int, int, bytes]]) -> None:
+        content = damaged(whole, changes)
+        try:
+            found = np.frombuffer(_pixels(tmp_path, content, (32, 32), "RGB"), np.uint8)
+        except SourceError:
+            outcomes["refused"] += 1
+            return
+        parser = ImageFile.Parser()
+        parser.feed(content)
+        np.testing.assert_array_equal(found, np.asarray(parser.close()).flatten())
+        outcomes["same"] += 1
+
+    check()
+    assert min(outcomes.values()) > N_DAMAGED // 10
