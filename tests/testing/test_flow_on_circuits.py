@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import re
 from typing import NamedTuple
 
 import pytest
@@ -163,3 +164,16 @@ def test_the_output_weight_of_a_head_that_looks_at_one_token_is_what_it_writes(s
     found = output_weighted_attention(case.weights, case.v, case.projection)[layer, :, head][:, rows].sum(-1)
 
     torch.testing.assert_close(found, case.written[layer][:, rows, head].norm(dim=-1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_page_runs_as_it_stands(repository):
+    page = (repository / "docs" / "flow.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, names)
+
+    assert names["rollout"].shape == (16, 4, 8)
+    assert names["flow"].shape == (1, 4, 8)
+    assert names["graph"].carried >= 0.8
+    assert names["alike"].shape == (3, 4, 3, 4)
