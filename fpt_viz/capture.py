@@ -95,32 +95,71 @@ def attention_rows(
 ) -> dict[int, Float[Tensor, "batch head query key"]]:
     """By layer, the chosen rows of the pattern on ``batch``, on the model's device; rows of -1 are zero."""
     found: dict[int, Tensor] = {}
+    each_attention(model, batch, layers, heads, rows, found.__setitem__)
+    return found
+
+
+def each_attention(
+    model: Tappable,
+    batch: Batch,
+    layers: Sequence[int],
+    heads: Sequence[int],
+    rows: Int[Tensor, "batch query"],
+    take: Callable[[int, Tensor], None],
+) -> None:
+    """Call ``take`` with each layer and its chosen rows, ``[batch head query key]``, while the forward pass runs.
+
+    So no more than one layer's rows need to be held. Rows of -1 are zero, and every layer is checked.
+
+    Raises:
+        CaptureError: A layer was never reached, rows do not sum to 1, or padding is attended to.
+    """
+    backbone, reached = model.backbone, set()
+    blank = (rows < 0)[:, None, :, None] if bool((rows < 0).any()) else None
+
+    def taker(layer: int) -> Callable[[Tensor], None]:
+        def checked_first(weights: Tensor) -> None:
+            weights = weights if blank is None else weights.masked_fill(blank, 0.0)
+            _check_rows(weights, blank, batch.mask, layer)
+            reached.add(layer)
+            take(layer, weights)
+
+        return checked_first
+
     head_index = torch.tensor(list(heads), device=batch.inputs.device)
-    blank = (rows < 0)[:, None, :, None]
-
-    def keeper(layer: int) -> Callable[[Tensor], None]:
-        return lambda weights: found.__setitem__(layer, weights.masked_fill(blank, 0.0))
-
-    attentions = model.backbone.attentions
-    taps = {attentions[layer]: KernelTap(rows=[RowTap(head_index, rows, keeper(layer))]) for layer in layers}
+    every_token = torch.arange(batch.inputs.shape[1], device=rows.device)
+    whole = list(heads) == list(range(backbone.n_heads)) and rows.shape[1] == len(every_token)
+    whole = whole and bool(((rows == every_token) | (rows < 0)).all())
+    taps = {
+        backbone.attentions[layer]: KernelTap(rows=[RowTap(head_index, rows, taker(layer), whole)]) for layer in layers
+    }
     with inspecting(model), ExitStack() as undo:
-        enter_kernel(model.backbone, taps, undo)
+        enter_kernel(backbone, taps, undo)
         model(batch.inputs, batch.mask)
     for layer in layers:
-        if layer not in found:
+        if layer not in reached:
             raise CaptureError(f"attention of layer {layer} was never reached in the forward pass")
-        wrong = (found[layer].sum(-1) - 1).abs().masked_fill(blank[..., 0], 0.0).max()
-        if not wrong < 1e-4:  # also where it is NaN
-            raise CaptureError(f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted 1e-4")
-        if batch.mask is None:
-            continue
-        on_padding = float(found[layer].masked_fill(batch.mask[:, None, None, :], 0.0).max())
-        if on_padding > 1e-4:
-            raise CaptureError(
-                f"padding receives up to {on_padding:.2g} of a row's attention in layer {layer}: the mask does not "
-                "reach its attention, so every number of padded batches is wrong"
-            )
-    return found
+
+
+def _check_rows(
+    weights: Float[Tensor, "batch head query key"],
+    blank: Bool[Tensor, "batch 1 query 1"] | None,
+    mask: Bool[Tensor, "batch key"] | None,
+    layer: int,
+) -> None:
+    """Raise where rows do not sum to 1, or padding is attended to."""
+    off = (weights.sum(-1) - 1).abs()
+    wrong = (off if blank is None else off.masked_fill(blank[..., 0], 0.0)).max()
+    if not wrong < 1e-4:  # also where it is NaN
+        raise CaptureError(f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted 1e-4")
+    if mask is None:
+        return
+    on_padding = float(weights.masked_fill(mask[:, None, None, :], 0.0).max())
+    if on_padding > 1e-4:
+        raise CaptureError(
+            f"padding receives up to {on_padding:.2g} of a row's attention in layer {layer}: the mask does not "
+            "reach its attention, so every number of padded batches is wrong"
+        )
 
 
 def query_rows(model: Tappable, batch: Batch, queries: Queries) -> Int[Tensor, "batch query"]:

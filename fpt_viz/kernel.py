@@ -57,6 +57,8 @@ class RowTap:
     heads: Int[Tensor, " head"]
     queries: Int[Tensor, "batch query"]
     keep: Callable[[Float[Tensor, "batch head query key"]], None]
+    whole: bool = False
+    """Every row of every head is wanted: then the pattern that is read is also the one that is used."""
 
 
 TAPS: WeakKeyDictionary[nn.Module, list[KernelTap]] = WeakKeyDictionary()
@@ -75,12 +77,12 @@ def attend(
         query, key = (_apply(taps, name, x, transpose=True) for name, x in zip(rotated, (query, key), strict=True))
     value = _apply(taps, "attn.hook_v", value, transpose=True)
     rows = [wanted for tap in taps for wanted in tap.rows]
-    if names & {SCORES, PATTERN}:
+    if names & {SCORES, PATTERN} or any(wanted.whole for wanted in rows):
         scores = _scores(module, query, key, attention_mask, options)
         scores = _apply(taps, SCORES, scores)
         pattern = _apply(taps, PATTERN, scores.float().softmax(-1).to(query.dtype))
         for wanted in rows:
-            wanted.keep(take_rows(pattern[:, wanted.heads], wanted.queries))
+            wanted.keep(pattern if wanted.whole else take_rows(pattern[:, wanted.heads], wanted.queries))
         dropped = nn.functional.dropout(pattern, options.get("dropout", 0.0), module.training)
         z = (dropped @ _per_query_head(value, query)).transpose(1, 2)
     else:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+import math
+from typing import NamedTuple
 
 from jaxtyping import Float, Int
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fpt_viz.analysis.attention_distance import attention_distance
-from fpt_viz.analysis.attention_entropy import attention_entropy
-from fpt_viz.analysis.permuted_routing_score import permuted_routing_score
-from fpt_viz.analysis.routing_score import routing_score
-from fpt_viz.analysis.sink_mass import sink_mass
+from fpt_viz.analysis._needs import needed_keys, others_share
 from fpt_viz.analysis.uniform_routing_score import uniform_routing_score
-from fpt_viz.capture import Queries, attention_rows, query_rows, visible_keys
+from fpt_viz.capture import Queries, each_attention, query_rows, visible_keys
 from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.measures.base import check_batch_size
 from fpt_viz.model import FrozenPretrainedTransformer
@@ -66,12 +64,10 @@ def head_statistics(
     tokens = _common_rows(rows, queries, batch.inputs.shape[1])
     _check_budget(model, len(tokens), batch.inputs.shape[1], min(batch_size, len(batch)), budget_bytes)
     totals = _Totals(torch.Generator().manual_seed(seed))
+    shape = (len(tokens), batch.inputs.shape[1])
     for start in range(0, len(batch), batch_size):
         part, part_rows = batch[start : start + batch_size].trimmed(), _without_end(rows[start : start + batch_size])
-        layers, heads = range(model.backbone.n_layers), range(model.backbone.n_heads)
-        found = attention_rows(model, part.to(device), layers, heads, part_rows.to(device))
-        weights = torch.stack([found[layer].cpu() for layer in layers])
-        _add(totals, model, task, part, part_rows, weights, (len(tokens), batch.inputs.shape[1]))
+        _add(totals, model, task, part.to(device), part_rows.to(device), shape)
     return _statistics(totals, model, task, tokens, (len(batch), split, seed))
 
 
@@ -93,42 +89,82 @@ class _Totals:
         return self.sums[name] / self.weights[name].clamp(min=1e-12)
 
 
+class _Targets(NamedTuple):
+    """What a row's attention is summed against, and how many rows of each example count."""
+
+    values: Float[Tensor, "batch pair target"]
+    """Over the pairs of a query and a key: on the first token, by distance, on what is needed, on what others need."""
+    n_scored: Int[Tensor, " batch"] | None
+    n_permuted: Int[Tensor, " batch"] | None
+    uniform: Float[Tensor, " batch"] | None
+    """Uniform scores, summed over the scored queries."""
+
+
+def _targets(model: FrozenPretrainedTransformer, task: Task, part: Batch, rows: Int[Tensor, "batch query"]) -> _Targets:
+    n_keys = part.inputs.shape[1]
+    read = (rows >= 0)[..., None]
+    keys = torch.arange(n_keys, device=rows.device)
+    first = (read & (keys == 0)).float()
+    far = (rows[..., None] - keys).abs().float() * read
+    found = [first, far]
+    needs = task.needs(part.inputs.cpu())
+    if needs is None:
+        return _Targets(torch.stack(found, -1).flatten(1, 2), None, None, None)
+    needs = needs.to(rows.device).gather(1, rows.clamp(min=0)[..., None].expand(-1, -1, needs.shape[2]))
+    visible = visible_keys(part, rows, causal=model.backbone.causal, reach=model.backbone.reach)
+    needed = needed_keys(needs, rows)
+    share, n_permuted = others_share(needs, rows, visible)
+    share = share * (n_permuted > 0)[:, None, None]
+    uniform, n_uniform = uniform_routing_score(needs, visible, rows)
+    values = torch.stack([*found, needed.float(), share.float()], -1).flatten(1, 2)
+    return _Targets(values, needed.any(-1).sum(-1), n_permuted, uniform.double() * n_uniform)
+
+
 def _add(
     totals: _Totals,
     model: FrozenPretrainedTransformer,
     task: Task,
     part: Batch,
-    rows: Tensor,
-    weights: Float[Tensor, "layer batch head query key"],
+    rows: Int[Tensor, "batch query"],
     shape: tuple[int, int],
 ) -> None:
-    """Add the attention ``weights`` on the examples ``part`` to ``totals``; ``shape`` is that of the mean pattern."""
-    real = torch.ones(part.inputs.shape[:2]) if part.mask is None else part.mask.float()
-    read = (rows >= 0).float()
-    seen = torch.einsum("bq,bk->qk", read, real)
-    to_shape = (0, shape[1] - weights.shape[4], 0, shape[0] - weights.shape[3])  # what was trimmed
-    totals.add("mean_pattern", functional.pad(weights.sum(1), to_shape), functional.pad(seen, to_shape))
-    for name, values in (
-        ("entropy", attention_entropy(weights)),
-        ("distance", attention_distance(weights, rows)),
-        ("sink_mass", sink_mass(weights)),
-    ):
-        totals.add(name, torch.einsum("lbhq,bq->lh", values.double(), read.double()), read.sum())
-    needs = task.needs(part.inputs)
-    if needs is None:
+    """Add the attention on the examples ``part`` to ``totals``; ``shape`` is that of the mean pattern.
+
+    Each layer is reduced as soon as it is read, in one product with all that it is summed against.
+    """
+    targets = _targets(model, task, part, rows)
+    patterns: dict[int, Tensor] = {}
+    entropies: dict[int, Tensor] = {}
+    sums: dict[int, Tensor] = {}
+
+    def reduce(layer: int, weights: Float[Tensor, "batch head query key"]) -> None:
+        patterns[layer] = weights.sum(0).cpu()
+        sums[layer] = (weights.flatten(2) @ targets.values).cpu()
+        logarithm = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
+        entropies[layer] = -logarithm.mul_(weights).sum((0, 2, 3)).cpu() / math.log(2)
+
+    layers, heads = range(model.backbone.n_layers), range(model.backbone.n_heads)
+    each_attention(model, part, layers, heads, rows, reduce)
+    mean_pattern, entropy = (torch.stack([found[layer] for layer in layers]) for found in (patterns, entropies))
+    summed = torch.stack([sums[layer] for layer in layers]).double()
+
+    real = torch.ones(part.inputs.shape[:2]) if part.mask is None else part.mask.float().cpu()
+    read = (rows >= 0).float().cpu()
+    to_shape = (0, shape[1] - mean_pattern.shape[3], 0, shape[0] - mean_pattern.shape[2])  # what was trimmed
+    seen = functional.pad(torch.einsum("bq,bk->qk", read, real), to_shape)
+    totals.add("mean_pattern", functional.pad(mean_pattern, to_shape), seen)
+    totals.add("entropy", entropy, read.sum())
+    totals.add("sink_mass", summed[..., 0].sum(1), read.sum())
+    totals.add("distance", summed[..., 1].sum(1), read.sum())
+    if targets.n_scored is None or targets.n_permuted is None or targets.uniform is None:
         return
-    needs = needs.gather(1, rows.clamp(min=0)[..., None].expand(-1, -1, needs.shape[2]))
-    visible = visible_keys(part, rows, causal=model.backbone.causal, reach=model.backbone.reach)
-    score, n_scored = routing_score(weights, needs, rows)
-    n_scored = n_scored.double()
-    totals.add("routing_score", torch.einsum("lbh,b->lh", score.double(), n_scored), n_scored.sum())
+    n_scored, score = targets.n_scored.cpu().double(), summed[..., 2]
+    totals.add("routing_score", score.sum(1), n_scored.sum())
     once = torch.ones(len(n_scored), N_RESAMPLES, dtype=torch.float64)  # drawn example by example, whatever the batches
-    times = torch.poisson(once, generator=totals.rng).T * n_scored
-    totals.add("resampled", torch.einsum("rb,lbh->rlh", times, score.double()), times.sum(1)[:, None, None])
-    permuted, n_permuted = permuted_routing_score(weights, needs, rows, visible)
-    totals.add("permuted", torch.einsum("lbh,b->lh", permuted.double(), n_permuted.double()), n_permuted.sum())
-    uniform, n_uniform = uniform_routing_score(needs, visible, rows)
-    totals.add("uniform", (uniform.double() * n_uniform).sum(), n_uniform.sum())
+    times = torch.poisson(once, generator=totals.rng).T
+    totals.add("resampled", torch.einsum("rb,lbh->rlh", times, score), (times @ n_scored)[:, None, None])
+    totals.add("permuted", summed[..., 3].sum(1), targets.n_permuted.cpu().sum())
+    totals.add("uniform", targets.uniform.cpu().sum(), n_scored.sum())
 
 
 def _statistics(
