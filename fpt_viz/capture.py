@@ -64,12 +64,22 @@ def capture_attention(
             f'{budget_bytes / 1e6:,.1f} MB: choose layers, heads or queries="readout", fewer examples, or '
             "head_statistics, whose memory does not grow with them"
         )
-    found = attention_rows(model, batch, kept_layers, kept_heads, rows)
+    shape = (len(kept_layers), len(batch), len(kept_heads), rows.shape[1], n_tokens)
+    weights = torch.empty(shape if len(kept_layers) > 1 else (0,), dtype=dtype)
+
+    def keep(layer: int, found: Float[Tensor, "batch head query key"]) -> None:
+        nonlocal weights
+        if len(kept_layers) == 1:  # taken as it is: no second copy
+            weights = found.to("cpu", dtype)[None]
+        for place in (i for i, kept in enumerate(kept_layers) if kept == layer and len(kept_layers) > 1):
+            weights[place].copy_(found)
+
+    each_attention(model, batch, kept_layers, kept_heads, rows, keep)
     real = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
     needs = model.task.needs(batch.inputs.cpu())
     on_cpu = rows.cpu()
     return AttentionMaps(
-        weights=torch.stack([found[layer].to("cpu", dtype) for layer in kept_layers]),
+        weights=weights,
         layers=tuple(kept_layers),
         heads=tuple(kept_heads),
         queries=on_cpu,

@@ -80,7 +80,9 @@ def attend(
     if names & {SCORES, PATTERN} or any(wanted.whole for wanted in rows):
         scores = _scores(module, query, key, attention_mask, options)
         scores = _apply(taps, SCORES, scores)
-        pattern = _apply(taps, PATTERN, scores.float().softmax(-1).to(query.dtype))
+        ours = SCORES not in names and scores.dtype == torch.float32 and not scores.requires_grad
+        weights = torch.softmax(scores, -1, out=scores) if ours else scores.float().softmax(-1)
+        pattern = _apply(taps, PATTERN, weights.to(query.dtype))
         for wanted in rows:
             wanted.keep(pattern if wanted.whole else take_rows(pattern[:, wanted.heads], wanted.queries))
         dropped = nn.functional.dropout(pattern, options.get("dropout", 0.0), module.training)
@@ -141,8 +143,9 @@ def _visible(
 def _masked(scores: Tensor, visible: Tensor | None) -> Tensor:
     if visible is None:
         return scores
+    hidden = torch.finfo(scores.dtype).min
     if visible.dtype == torch.bool:
-        return scores.masked_fill(~visible, torch.finfo(scores.dtype).min)
+        return scores.masked_fill(~visible, hidden) if scores.requires_grad else scores.masked_fill_(~visible, hidden)
     return scores + visible
 
 
@@ -153,8 +156,8 @@ def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
 
 
 def _scores(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-    """Masked scores of every query, ``[batch head query key]``."""
-    scores = query @ _per_query_head(key, query).transpose(2, 3) * _scaling(query, options)
+    """Masked scores of every query, ``[batch head query key]``: a tensor that nothing else holds."""
+    scores = (query * _scaling(query, options)) @ _per_query_head(key, query).transpose(2, 3)
     if options.get("position_bias") is not None:
         scores = scores + options["position_bias"]
     return _masked(scores, _visible(module, query, key, mask, options))
