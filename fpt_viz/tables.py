@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import json
 import math
 from statistics import fmean, stdev
@@ -12,10 +12,14 @@ from typing import Any
 from scipy.stats import t as student_t
 
 from fpt_viz.errors import ConfigError
+from fpt_viz.export import PaperTable
 from fpt_viz.freeze import PAPER_GROUPS
 from fpt_viz.records import RunRecord
 
 CONFIDENCE = 0.95
+LEAST_SEEDS = 3
+"""Common to two systems, for one to be called better."""
+TEST = "a paired t-test over common seeds (one-sided, 5 %, Holm-corrected, at least three seeds)"
 PAPER = "Lu et al., 2021 (v2), table 2, by a third-party reading note (S1)"
 PAPER_ACCURACY = {
     ("bit_xor", "pretrained"): 1.0,
@@ -41,6 +45,10 @@ class Row:
     """What the paper reports of this very system; None where it reports nothing of it."""
     source: str | None
     """Where the paper reports it."""
+    note: str
+    """What a reader must know of the task, such as that its input is cut; empty for most."""
+    best: bool = False
+    """Whether it is better than every other system on the task by a margin that seeds alone do not explain."""
 
 
 def compared(records: Sequence[RunRecord]) -> list[Row]:
@@ -55,7 +63,84 @@ def compared(records: Sequence[RunRecord]) -> list[Row]:
     for group in groups.values():
         _check_seeds(group)
     systems = _systems([group[0] for group in groups.values()])
-    return [_row(system, group) for system, group in zip(systems, groups.values(), strict=True)]
+    rows = [_row(system, group) for system, group in zip(systems, groups.values(), strict=True)]
+    best = _best(rows, list(groups.values()))
+    return [replace(row, best=i in best) for i, row in enumerate(rows)]
+
+
+def comparison_table(records: Sequence[RunRecord], *, label: str = "tab:comparison") -> PaperTable:
+    """The runs compared, for a paper: mean and interval, the best in bold where seeds bear it, the paper's value.
+
+    Args:
+        records: Finished runs; those that differ in nothing but the seed are one row.
+        label: What LaTeX refers to the table by.
+
+    Raises:
+        ConfigError: No run, or a seed of a system given twice.
+    """
+    rows = compared(records)
+    if not rows:
+        raise ConfigError("no run was given: a table compares finished runs")
+    cells = tuple(
+        (
+            row.system,
+            row.task,
+            str(len(row.seeds)),
+            f"{100 * row.mean:.1f}",
+            f"{100 * row.interval[0]:.1f} to {100 * row.interval[1]:.1f}",
+            "" if row.paper is None else f"{100 * row.paper:.1f} [S1]",
+        )
+        for row in rows
+    )
+    exact = tuple(
+        (row.system, row.task, " ".join(map(str, row.seeds)), row.mean, *row.interval, row.best, row.paper, row.source)
+        for row in rows
+    )
+    notes = [
+        "Test accuracy with its 95 % interval: over seeds (Student's t), or over examples where there is one seed."
+    ]
+    notes += [f"Bold: {TEST}."] if any(row.best for row in rows) else [f"Nothing is bold: no system is best by {TEST}."]
+    notes += [f"[S1] {PAPER}; of the paper's own system."] if any(row.source for row in rows) else []
+    notes += list(dict.fromkeys(f"{row.task}: {row.note}." for row in rows if row.note))
+    return PaperTable(
+        columns=("System", "Task", "Seeds", "Accuracy (%)", "95 % interval", "Paper (%)"),
+        rows=cells,
+        numbers=exact,
+        number_columns=("system", "task", "seeds", "mean", "low", "high", "best", "paper", "source"),
+        bold=frozenset((i, 3) for i, row in enumerate(rows) if row.best),
+        caption=f"Test accuracy of {len(rows)} system{'s' if len(rows) > 1 else ''}.",
+        notes=tuple(notes),
+        label=label,
+    )
+
+
+def _best(rows: Sequence[Row], groups: Sequence[Sequence[RunRecord]]) -> set[int]:
+    """The rows whose system beats every other on its task, by a paired t-test over the seeds that both were run with.
+
+    One-sided, at 5 % after Holm's correction for the number of others; with fewer than three common seeds nothing is
+    best.
+    """
+    best = set()
+    for task in dict.fromkeys(row.task for row in rows):
+        those = [i for i, row in enumerate(rows) if row.task == task]
+        first = max(those, key=lambda i: rows[i].mean)
+        others = sorted(_p_value(groups[first], groups[i]) for i in those if i != first)
+        if others and all(p * (len(others) - k) < 1 - CONFIDENCE for k, p in enumerate(others)):
+            best.add(first)
+    return best
+
+
+def _p_value(first: Sequence[RunRecord], other: Sequence[RunRecord]) -> float:
+    """Of the mean difference over common seeds being above 0; 1 with fewer than three of them."""
+    ours = {_seed(record): record.evaluation.accuracy for record in first}
+    theirs = {_seed(record): record.evaluation.accuracy for record in other}
+    differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    if len(differences) < LEAST_SEEDS:
+        return 1.0
+    spread = stdev(differences)
+    if spread == 0:
+        return 0.0 if differences[0] > 0 else 1.0
+    return float(student_t.sf(fmean(differences) * math.sqrt(len(differences)) / spread, len(differences) - 1))
 
 
 def _row(system: str, group: Sequence[RunRecord]) -> Row:
@@ -70,6 +155,7 @@ def _row(system: str, group: Sequence[RunRecord]) -> Row:
         interval=group[0].evaluation.interval if len(group) == 1 else _over_seeds(accuracies),
         paper=paper,
         source=None if paper is None else PAPER,
+        note=group[0].note,
     )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 import inspect
+from pathlib import Path
 import shlex
 import tomllib
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
-from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
+from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, PatchingEffects, RunRecord, TopHeadsEffects
 
 
 class Saved(NamedTuple):
@@ -31,6 +32,7 @@ SAVED: dict[type, Saved] = {
     HeadStatistics: Saved("head statistics", RunRecord.statistics, "statistics"),
     AttentionMaps: Saved("captured attention", RunRecord.maps, "capture"),
     AblationEffects: Saved("effects of cutting single heads", RunRecord.ablation, "ablate"),
+    PatchingEffects: Saved("effects of patching", RunRecord.patching, "measure patch_activations"),
     TopHeadsEffects: Saved("effects of cutting the best heads", RunRecord.top_heads, "measure ablate_top_heads"),
 }
 ON_TEST = Saved("head statistics on test", lambda record: record.statistics("test"), "statistics")
@@ -62,9 +64,14 @@ def _value(text: str) -> Any:
 
 
 def for_figure(
-    name: str, figure: Callable[..., Any], records: Sequence[RunRecord], settings: Mapping[str, Any]
+    name: str,
+    figure: Callable[..., Any],
+    records: Sequence[RunRecord],
+    settings: Mapping[str, Any],
+    *,
+    arrays: Sequence[Path] = (),
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The positional and keyword arguments of ``figure``.
+    """The positional and keyword arguments of ``figure``; ``arrays`` are files in the place of runs.
 
     Raises:
         RecordError: What it shows is not saved beside the run; the message names the command that makes it.
@@ -74,7 +81,14 @@ def for_figure(
     hints = get_type_hints(figure)
     first, *others = inspect.signature(figure).parameters
     from_runs = {other for other in others if _saved_types(hints[other])}
+    settings = {option: _loaded(value, hints.get(option)) for option, value in settings.items()}
     options = checked_options(name, hints, settings, [other for other in others if other not in from_runs])
+    if arrays:
+        if not _takes_arrays(hints[first]) or len(arrays) + len(records) > 1:
+            raise ConfigError(f"{name} shows {'one array' if _takes_arrays(hints[first]) else 'runs, not arrays'}")
+        return [read_array(arrays[0])], options
+    if not _saved_types(hints[first]) and RunRecord not in _members(hints[first]):
+        raise ConfigError(f"{name} shows an array that no run holds: give it as a .npy file in the place of the run")
     if RunRecord in _members(hints[first]):
         return [list(records)], options
     if len(records) != 1:
@@ -83,6 +97,35 @@ def for_figure(
     shown = _first_saved(name, _saved_types(hints[first]), record)
     also = {other: _saved(other, hints[other]).read(record) for other in from_runs}
     return [shown], options | {other: value for other, value in also.items() if value is not None}
+
+
+def read_array(path: Path) -> Any:
+    """The numbers in a ``.npy`` file; nothing in it is run.
+
+    Raises:
+        RecordError: There is none, or it holds no numbers.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read as an array: {error}; numpy.save writes one") from error
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
+        raise RecordError(f"{path} holds no array of numbers")
+    return found
+
+
+def _takes_arrays(hint: Any) -> bool:
+    import numpy as np
+
+    return any(getattr(member, "array_type", member) is np.ndarray for member in _members(hint))
+
+
+def _loaded(value: Any, hint: Any) -> Any:
+    """The array that a ``.npy`` file holds, for an option that takes one."""
+    named = isinstance(value, str) and value.endswith(".npy")
+    return read_array(Path(value)) if named and _takes_arrays(hint) else value
 
 
 def for_measure(
@@ -122,6 +165,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, member) for member in get_args(hint))
     if origin is Literal:
         return value in get_args(hint)
+    if getattr(hint, "array_type", None) is not None:  # a shape of jaxtyping's
+        return hasattr(value, "ndim")
     if hint in (int, float):
         return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
     plain = origin or hint

@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer, Table
-from fpt_viz.cli.words import percent, span, word
-from fpt_viz.errors import ConfigError, UnknownNameError
+from fpt_viz.cli.words import noted, percent, span, word
+from fpt_viz.errors import ConfigError
 
 FOLDERS = {"tasks": "tasks", "analyses": "analysis", "measures": "measures", "figures": "figures"}
 """What can be listed without importing it, and the folder of it."""
@@ -37,26 +37,8 @@ def compare(arguments: Namespace) -> Answer:
         )
         for row in rows
     ]
-    return Answer({"rows": [asdict(row) for row in rows]}, [Table(columns, cells)])
-
-
-def figure(arguments: Namespace) -> Answer:
-    """A figure of saved runs, in a file."""
-    from fpt_viz.cli.given import for_figure, parsed
-    from fpt_viz.export import PRESETS, SUFFIXES
-    from fpt_viz.records import load_run
-
-    function = registry.load("figures", arguments.name)
-    if arguments.preset not in PRESETS:
-        raise UnknownNameError("preset", arguments.preset, PRESETS)
-    suffix = arguments.out.suffix.removeprefix(".")
-    if suffix.lower() not in SUFFIXES:
-        raise UnknownNameError("file type", suffix, SUFFIXES)
-    records = [load_run(path) for path in arguments.runs]
-    shown, options = for_figure(arguments.name, function, records, parsed(arguments.settings))
-    drawn = function(*shown, **options)
-    path = drawn.save(arguments.out, preset=arguments.preset)
-    return Answer({"path": path, "title": drawn.title, "alt": drawn.alt}, [f"{drawn.title}, saved as {path}"])
+    notes = dict.fromkeys(line for row in rows for line in noted(row.note, row.task))
+    return Answer({"rows": [asdict(row) for row in rows]}, [Table(columns, cells), *notes])
 
 
 def list_names(arguments: Namespace) -> Answer:
@@ -75,7 +57,7 @@ def _summary(folder: str, name: str) -> str:
 
 
 def _backbones() -> Answer:
-    from fpt_viz.backbones.base import preset_names
+    from fpt_viz.backbones import preset_names
 
     rows = []
     for name, family in preset_names().items():

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 import inspect
 from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer, Table
 from fpt_viz.cli.training import set_machine
-from fpt_viz.cli.words import between, framed, percent, signed, span, word
+from fpt_viz.cli.words import between, framed, noted, percent, signed, span, word
 
 if TYPE_CHECKING:
     from fpt_viz.model import FrozenPretrainedTransformer
@@ -35,7 +36,7 @@ def evaluate(arguments: Namespace) -> Answer:
         *((name.replace("_", " "), percent(value)) for name, value in found.trivial.items()),
     ]
     line = f"{record.name} on {found.n_examples} {found.split} examples of {model.task.name}"
-    return Answer(asdict(found), [line, Table(("", ""), rows)])
+    return _answer(record, asdict(found), [line, Table(("", ""), rows)])
 
 
 def statistics(arguments: Namespace) -> Answer:
@@ -44,7 +45,7 @@ def statistics(arguments: Namespace) -> Answer:
     found = {split: _statistics(record, model, split) for split in ("validation", "test")}
     data = {split: {"path": path, "n_examples": each.n_examples} for split, (each, path) in found.items()}
     shown: list[str | Table] = [f"{each!r}, saved as {path}" for each, path in found.values()]
-    return Answer(data, [*shown, framed(found["test"][0].to_pandas(), SHOWN_HEADS)])
+    return _answer(record, data, [*shown, framed(found["test"][0].to_pandas(), SHOWN_HEADS)])
 
 
 def _statistics(record: RunRecord, model: FrozenPretrainedTransformer, split: str) -> tuple[HeadStatistics, Path]:
@@ -73,7 +74,7 @@ def routing(arguments: Namespace) -> Answer:
         f"{len(heads)} heads of {record.name}, ranked on {validation.n_examples} validation examples; "
         f"scores on {test.n_examples} {test.split} examples"
     )
-    return Answer({"heads": heads}, [line, Table((*names, "95 % interval"), rows)])
+    return _answer(record, {"heads": heads}, [line, Table((*names, "95 % interval"), rows)])
 
 
 def _routing_rows(validation: HeadStatistics, test: HeadStatistics) -> list[dict[str, Any]]:
@@ -94,31 +95,47 @@ def _routing_rows(validation: HeadStatistics, test: HeadStatistics) -> list[dict
 
 
 def ablate(arguments: Namespace) -> Answer:
-    """What is lost without each head alone, saved."""
+    """What is lost without each head alone, or each part that is named, saved."""
     from fpt_viz.measures.ablate_heads import ablate_heads
+    from fpt_viz.records.parts import words_of
 
     record, model = _loaded(arguments)
-    effects = ablate_heads(model)
-    path = record.path / "ablate_heads.json"
+    named = None if arguments.parts is None else [words.split("+") for words in arguments.parts]
+    effects = ablate_heads(model, kind=arguments.kind, heads=named)
+    path = record.path / f"{_ablation_stem(arguments)}.json"
     effects.save(path)
     names = ("accuracy_drop", "loss_rise", "logit_drop")
-    heads = [
-        {"layer": cut[0][0], "head": cut[0][1]}
+    cuts = [
+        ({"layer": cut[0][0], "head": cut[0][1]} if effects.single_heads else {"parts": list(map(words_of, cut))})
         | {name: getattr(effects, name)[i] for name in names}
         | {"interval": effects.accuracy_interval[i]}
         for i, cut in enumerate(effects.sets)
     ]
-    order = sorted(heads, key=lambda row: -row["accuracy_drop"])[:SHOWN_HEADS]
+    order = sorted(cuts, key=lambda row: -row["accuracy_drop"])[:SHOWN_HEADS]
+    first = ("layer", "head") if effects.single_heads else ("parts",)
     rows = [
-        (str(row["layer"]), str(row["head"]), *(signed(row[name]) for name in names), span(row["interval"], 4))
+        (
+            *(" ".join(row[name]) if name == "parts" else str(row[name]) for name in first),
+            *(signed(row[name]) for name in names),
+            span(row["interval"], 4),
+        )
         for row in order
     ]
-    columns = ("layer", "head", *(name.replace("_", " ") for name in names), "95 % interval of the accuracy drop")
+    columns = (*first, *(name.replace("_", " ") for name in names), "95 % interval of the accuracy drop")
+    what = "heads cut alone" if effects.single_heads else "sets of parts cut"
+    by = "" if effects.ablation == "zero" else f" ({effects.ablation} over {effects.reference})"
     line = (
-        f"each of {len(heads)} heads cut alone on {effects.n_examples} {effects.split} examples; accuracy without any "
+        f"each of {len(cuts)} {what}{by} on {effects.n_examples} {effects.split} examples; accuracy without any "
         f"cut {percent(effects.baseline_accuracy)}; the largest drops first"
     )
-    return Answer({"heads": heads}, [line, Table(columns, rows), f"saved as {path}"])
+    key = "heads" if effects.single_heads else "sets"
+    return _answer(record, {key: cuts}, [line, Table(columns, rows), f"saved as {path}"])
+
+
+def _ablation_stem(arguments: Namespace) -> str:
+    """The file of an ablation: ``ablate_heads`` for zero ablation of every head, which the report and figures read."""
+    kind = "" if arguments.kind == "zero" else f"_{arguments.kind}"
+    return f"ablate_heads{kind}{'' if arguments.parts is None else '_parts'}"
 
 
 def capture(arguments: Namespace) -> Answer:
@@ -133,7 +150,7 @@ def capture(arguments: Namespace) -> Answer:
     axes = ("layer", "batch", "head", "query", "key")
     shape = dict(zip(axes, maps.weights.shape, strict=True))
     data = {"path": path, "layers": maps.layers, "heads": maps.heads, "shape": shape}
-    return Answer(data, [repr(maps), f"saved as {path}"])
+    return _answer(record, data, [repr(maps), f"saved as {path}"])
 
 
 def measure(arguments: Namespace) -> Answer:
@@ -157,14 +174,24 @@ def measure(arguments: Namespace) -> Answer:
     table = framed(result.to_pandas()) if hasattr(result, "to_pandas") else None
     rows = [(name.replace("_", " "), word(value)) for name, value in told.items()]
     line = f"{arguments.name} of {record.name}, saved as {path}"
-    return Answer({"measure": arguments.name, "path": path, "result": told}, [line, table or Table(("", ""), rows)])
+    data = {"measure": arguments.name, "path": path, "result": told}
+    return _answer(record, data, [line, table or Table(("", ""), rows)])
+
+
+def _answer(record: RunRecord, data: Mapping[str, Any], shown: Sequence[str | Table]) -> Answer:
+    """What a command answers of a run, with what a reader must know of its task."""
+    lines = noted(record.note, record.config["task"]["name"])
+    return Answer({**data, "note": record.note} if lines else data, [*shown, *lines])
 
 
 def saved_stem(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> str:
-    """The file that a measure is saved as: its name, and the split where that is not the measure's own."""
-    usual = inspect.signature(function).parameters.get("split")
-    split = options.get("split")
-    return name if usual is None or split in (None, usual.default) else f"{name}_{split}"
+    """The file that a measure is saved as: its name, and each word among its options that is not its own.
+
+    So ``split=validation`` or ``site=z`` stand in files of their own, beside the usual ones.
+    """
+    usual = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()}
+    words = [value for key, value in options.items() if isinstance(value, str) and value != usual.get(key)]
+    return "_".join([name, *(word for word in words if re.fullmatch(r"[\w.-]+", word))])
 
 
 def _is_tensor(value: object) -> bool:

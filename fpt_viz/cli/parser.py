@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fpt_viz.cli import looking, measuring, training
+from fpt_viz.cli import figures, looking, measuring, training
 from fpt_viz.cli.answer import Answer
 from fpt_viz.errors import ConfigError, UnknownNameError
 
@@ -38,6 +38,7 @@ def parse(argv: Sequence[str]) -> tuple[Handler, argparse.Namespace]:
             raise UnknownNameError(f"option of {reader.prog}", option, reader.options)
     arguments = parser.parse_args(argv)
     arguments.argv = list(argv)
+    arguments.parse = parse  # a saved figure's own command is read by it
     return arguments.handler, arguments
 
 
@@ -131,7 +132,10 @@ def _add_measuring(command: Callable[..., _Parser]) -> None:
     )
     routing = on_a_run("routing", measuring.routing, "heads by routing score: ranked on validation, reported on test")
     routing.add_argument("--top", type=_count, default=10, metavar="N", help="heads in the table; 10 unless given")
-    on_a_run("ablate", measuring.ablate, "what is lost without each head alone; saved beside the run")
+    ablate = on_a_run("ablate", measuring.ablate, "what is lost without each head, or each named part; saved there")
+    ablate.add_argument("--kind", choices=("zero", "mean", "resample"), default="zero", help="zero unless given")
+    parts = "each to be cut alone: heads (L3H5), layers (L3), edges (L3H5:9<4), MLPs (MLP3); together: L3H5+MLP3"
+    ablate.add_argument("--parts", nargs="+", metavar="PART", help=f"{parts}; every head unless given")
     capture = on_a_run("capture", measuring.capture, "attention patterns of test examples, saved beside the run")
     capture.add_argument("--layers", **_NUMBERS, help="such as 0 2 or 0,2 or 0-2; all unless given")
     capture.add_argument("--heads", **_NUMBERS, help="in the same form; all unless given")
@@ -151,12 +155,28 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
     compare = command("compare", looking.compare, "test accuracy of several runs; seeds of one system are one row")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
 
-    figure = command("figure", looking.figure, "draw a figure from what is saved in runs; needs no model")
-    figure.add_argument("name", metavar="NAME", help="see fpt-viz list figures")
-    figure.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    figure.add_argument("-o", dest="out", type=Path, required=True, metavar="FILE", help="a pdf, svg, png or html file")
+    figure = command("figure", figures.figure, "draw a figure from what is saved in runs; needs no model")
+    figure.add_argument("name", nargs="?", metavar="NAME", help="see fpt-viz list figures")
+    figure.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished runs, or .npy arrays")
+    figure.add_argument("-o", dest="out", type=Path, metavar="FILE", help="a pdf, svg, png, eps, pgf, csv or html file")
     figure.add_argument("--preset", default="paper", metavar="NAME", help="page and letters; paper unless given")
+    figure.add_argument("--format", metavar="TYPE", help="the kind of file; its suffix says it unless given")
+    figure.add_argument("--dpi", type=_count, default=300, metavar="N", help="dots an inch of a png; 300 unless given")
+    figure.add_argument("--width-mm", type=float, metavar="MM", help="another width than the preset's")
+    figure.add_argument("--font-size", type=float, metavar="PT", help="another size of letters than the preset's")
+    figure.add_argument("--font-family", metavar="FONT", help="another font than the preset's")
+    figure.add_argument("--max-height-mm", type=float, metavar="MM", help="how high a picture of cells may become")
+    figure.add_argument("--headed", action="store_true", default=None, help="title and note stand in the figure")
+    figure.add_argument("--no-headed", dest="headed", action="store_false", help="they are left to the caption")
+    figure.add_argument("--check", type=Path, metavar="FILE", help="say whether a saved figure still matches its runs")
+    figure.add_argument("--again", type=Path, metavar="FILE", help="make a saved figure again from its runs")
     _add_settings(figure, "its options, such as layer=3 head=5")
+
+    kit = command("paper-kit", figures.paper_kit, "all figures, tables and captions that runs allow, and a Makefile")
+    kit.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    kit.add_argument("--out", type=Path, required=True, metavar="DIR", help="where they go")
+    kit.add_argument("--preset", default="paper", metavar="NAME", help="page and letters; paper unless given")
+    kit.add_argument("--text-only", action="store_true", help="tables, captions, figures.tex and the Makefile alone")
 
     listing = command("list", looking.list_names, "the names that there are")
     listing.add_argument("what", type=partial(_one_of, "list", LISTABLE), metavar="|".join(LISTABLE))

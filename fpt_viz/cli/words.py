@@ -32,6 +32,11 @@ def span(interval: Sequence[float], digits: int = 3) -> str:
     return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
 
 
+def noted(note: str, task: str) -> list[str]:
+    """What a reader must know of a task, as lines for people: one, or none where there is nothing."""
+    return [f"{task}: {note}"] if note else []
+
+
 def word(value: Any) -> str:
     """``value`` in a cell of a table: four digits of a float, ``-`` for nothing."""
     if value is None:

@@ -6,8 +6,24 @@ A :class:`Figure` holds panels, a :class:`Panel` holds marks. Drawing libraries 
 from fpt_viz.export.colours import SCALES
 from fpt_viz.export.description import Panel
 from fpt_viz.export.figure import SUFFIXES, Figure
-from fpt_viz.export.marks import Bars, Colours, Heatmap, HLine, Line, Mark, Points, Tiles, VLine
+from fpt_viz.export.marks import (
+    Bars,
+    Colours,
+    Heatmap,
+    HLine,
+    Line,
+    Links,
+    Mark,
+    Picture,
+    Points,
+    Tiles,
+    VLine,
+    Words,
+)
+from fpt_viz.export.panels import compose
 from fpt_viz.export.presets import PRESETS, Preset
+from fpt_viz.export.provenance import Recipe
+from fpt_viz.export.table import PaperTable
 
 __all__ = [
     "PRESETS",
@@ -19,10 +35,16 @@ __all__ = [
     "HLine",
     "Heatmap",
     "Line",
+    "Links",
     "Mark",
     "Panel",
+    "PaperTable",
+    "Picture",
     "Points",
     "Preset",
+    "Recipe",
     "Tiles",
     "VLine",
+    "Words",
+    "compose",
 ]

@@ -8,22 +8,27 @@ import math
 import textwrap
 
 from fpt_viz.export.description import Panel
-from fpt_viz.export.marks import Colours, Heatmap, HLine, Tiles
+from fpt_viz.export.marks import Colours, Heatmap, HLine, Links, Picture, Tiles, Words
+
+Cells = Heatmap | Tiles | Picture
+"""What gives a panel the shape of its cells."""
 
 CHARACTER_WIDTH = 0.6
 """Of a letter of a sans serif, as a share of the font size; on the wide side."""
 
 
-def picture(panel: Panel) -> Heatmap | Tiles | None:
+def picture(panel: Panel) -> Cells | None:
     """The mark that gives ``panel`` its cells, or None for a chart."""
-    return next((mark for mark in panel.marks if isinstance(mark, Heatmap | Tiles)), None)
+    return next((mark for mark in panel.marks if isinstance(mark, Cells)), None)
 
 
-def cells(mark: Heatmap | Tiles) -> tuple[int, int, float]:
+def cells(mark: Cells) -> tuple[int, int, float]:
     """The rows and columns that ``mark`` paints, and a cell's height as a share of its width."""
     if isinstance(mark, Tiles):
         rows, columns = mark.canvas().shape
         return rows, columns, mark.cell_height
+    if isinstance(mark, Picture):
+        return mark.pixels.shape[0], mark.pixels.shape[1], 1.0
     return mark.z.shape[0], mark.z.shape[1], mark.cell_height
 
 
@@ -38,8 +43,20 @@ def ratio(panel: Panel) -> float:
 
 def colours_of(panel: Panel) -> Colours | None:
     """What the colours of ``panel`` mean, if it has any."""
-    mark = picture(panel)
-    return mark.colours if mark else None
+    return next((mark.colours for mark in panel.marks if isinstance(mark, Cells | Links)), None)
+
+
+def words_beside(panel: Panel) -> int:
+    """The letters of the longest word that stands at the right of ``panel``."""
+    beside = [text for mark in panel.marks if isinstance(mark, Words) and mark.side == "right" for text in mark.text]
+    return max(map(len, beside), default=0)
+
+
+def row_names(mark: Cells | None) -> tuple[str, ...]:
+    """The labels at the left of ``mark``."""
+    if isinstance(mark, Heatmap):
+        return mark.y_labels
+    return mark.row_labels if isinstance(mark, Tiles) else ()
 
 
 def rows_of(panels: Sequence[Panel], columns: int) -> list[list[Panel]]:
@@ -52,9 +69,9 @@ def every(n_labels: int, length: float, pitch: float) -> int:
     return max(1, math.ceil(n_labels * pitch / length))
 
 
-def wrapped(text: str, width: float, font_size: float) -> str:
-    """``text`` in lines that fit ``width``, by a letter's usual width."""
-    return textwrap.fill(text, max(8, int(width / (font_size * CHARACTER_WIDTH))), break_long_words=False)
+def wrapped(text: str, width: float, font_size: float, *, break_words: bool = True) -> str:
+    """``text`` in lines that fit ``width``, by a letter's usual width; a word that is longer is broken too."""
+    return textwrap.fill(text, max(8, int(width / (font_size * CHARACTER_WIDTH))), break_long_words=break_words)
 
 
 def level_names(panel: Panel) -> dict[float, str]:

@@ -7,27 +7,25 @@ from matplotlib.text import Annotation
 
 from fpt_viz.export import _layout, colours as palette
 from fpt_viz.export.description import Panel
-from fpt_viz.export.marks import Heatmap, Tiles
+from fpt_viz.export.marks import Heatmap, Picture, Tiles
 from fpt_viz.export.presets import Preset
-
-LEAST_FONT_SIZE = 3.8
-"""In points; words in cells that would be smaller are left out."""
 
 
 def words_in_cells(panel: Panel, axes: Axes, preset: Preset) -> None:
     """The words in the cells of a heatmap and above the tiles, as large as fits."""
     mark = _layout.picture(panel)
-    if mark is None:
+    if mark is None or isinstance(mark, Picture):
         return
     _, columns, cell_height = _layout.cells(mark)
     box = axes.get_window_extent()
     cell = box.width / columns
     if isinstance(mark, Tiles):
-        _captions(mark, axes, cell, preset)
+        if mark.captioned:
+            _captions(mark, axes, cell, preset)
     elif mark.text is not None:
         longest = max((len(word) for row in mark.text for word in row), default=1)
         size = min(0.9 * preset.font_size, cell * 0.92 / (longest * _layout.CHARACTER_WIDTH), 0.75 * cell * cell_height)
-        if size < LEAST_FONT_SIZE:
+        if size < preset.least_font_size:
             return
         for (row, column), value in _items(mark):
             ink = palette.text_on(palette.colour_at(mark.colours.scale, mark.colours.share(value)))
@@ -47,7 +45,7 @@ def _captions(mark: Tiles, axes: Axes, cell: float, preset: Preset) -> None:
         shown = {tile: mark.caption(tile, valued=valued) for tile in mark.all_tiles()}
         longest = max(len(word) for word in shown.values())
         size = min(0.8 * preset.font_size, 1.06 * width / (longest * _layout.CHARACTER_WIDTH), room)
-        if size >= LEAST_FONT_SIZE:
+        if size >= preset.least_font_size:
             break
     else:
         size, shown = 0.7 * preset.font_size, {tile: mark.caption(tile) for tile in mark.highlighted}

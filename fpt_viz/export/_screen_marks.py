@@ -10,7 +10,22 @@ import numpy as np
 import plotly.graph_objects as go
 
 from fpt_viz.export import colours as palette
-from fpt_viz.export.marks import Array, Bars, Heatmap, HLine, Line, Mark, Points, Tiles, VLine, outlines
+from fpt_viz.export.marks import (
+    Array,
+    Bars,
+    Colours,
+    Heatmap,
+    HLine,
+    Line,
+    Links,
+    Mark,
+    Picture,
+    Points,
+    Tiles,
+    VLine,
+    Words,
+    outlines,
+)
 
 MARKERS_ON_A_LINE = 12
 MOST_HATCHED_CELLS = 200
@@ -42,6 +57,8 @@ def _(mark: Heatmap, figure: go.Figure, place: Place, axis: str) -> None:
         figure.add_trace(_grey(np.where(np.asarray(mark.unreachable), 1.0, np.nan)), **place)
         x, y = _strokes(mark)
         figure.add_trace(go.Scatter(x=x, y=y, **_line("#9aa5b1", 0.7)), **place)
+    places = [(row + 0.34, float(column), 1.0) for row, column in mark.below_zero()]
+    _dashes(figure, place, places, [float(mark.z[cell]) for cell in mark.below_zero()], mark.colours)
     if mark.boxed:
         x, y = outlines([(*cell, 1, 1) for cell in mark.boxed], inset=0.03)
         figure.add_trace(go.Scatter(x=x, y=y, **_line(palette.ACCENT, 2.5)), **place)
@@ -49,6 +66,18 @@ def _(mark: Heatmap, figure: go.Figure, place: Place, axis: str) -> None:
         rows, columns = np.array(mark.dotted).T
         dot = {"size": 6, "color": palette.INK, "line": {"color": "white", "width": 1}}
         figure.add_trace(go.Scatter(x=columns + 0.34, y=rows - 0.34, mode="markers", marker=dot, **_SILENT), **place)
+
+
+def _dashes(
+    figure: go.Figure, place: Place, places: list[tuple[float, float, float]], values: list[float], colours: Colours
+) -> None:
+    """A dash at each of ``places`` (row, column and width of what is marked), in an ink that its colour shows."""
+    inks = [palette.text_on(palette.colour_at(colours.scale, colours.share(value))) for value in values]
+    for ink in sorted(set(inks)):
+        chosen = [each for each, own in zip(places, inks, strict=True) if own == ink]
+        x = [at for _, column, width in chosen for at in (column - 0.2 * width, column + 0.2 * width, None)]
+        y = [at for row, *_ in chosen for at in (row, row, None)]
+        figure.add_trace(go.Scatter(x=x, y=y, **_line(ink, 1.6)), **place)
 
 
 def _strokes(mark: Heatmap) -> tuple[Array, Array]:
@@ -96,6 +125,67 @@ def _words(mark: Heatmap) -> dict[str, Any]:
 
 
 @draw_mark.register
+def _(mark: Picture, figure: go.Figure, place: Place, axis: str) -> None:
+    figure.add_trace(go.Image(z=np.round(255 * mark.painted()).astype(np.uint8), hoverinfo="skip"), **place)
+    values = mark.values()
+    names = np.full(values.shape, "", dtype=object)
+    for i, (top, left, height, width) in enumerate(mark.boxes):
+        name = mark.labels[i] if mark.labels else str(i)
+        names[top : top + height, left : left + width] = (
+            f"<b>{escape(name)}</b><br>{escape(mark.colours.label)} <b>{mark.z[i]:.3f}</b>"
+        )
+    seen = {"opacity": 0, **_pointed_at(names if values.size <= MOST_NAMED_CELLS else None)}
+    figure.add_trace(go.Heatmap(z=values, coloraxis=axis, **seen), **place)
+    below = [(mark.boxes[i], float(mark.z[i])) for i in mark.below_zero()]
+    places = [
+        (top + 0.8 * height - 0.5, left + width / 2 - 0.5, float(width)) for (top, left, height, width), _ in below
+    ]
+    _dashes(figure, place, places, [value for _, value in below], mark.colours)
+    hidden = [mark.boxes[i] for i in mark.unreachable]
+    x = [at for _, left, _, width in hidden for at in (left - 0.5, left + width - 0.5, None)]
+    y = [at for top, _, height, _ in hidden for at in (top + height - 0.5, top - 0.5, None)]
+    if hidden:
+        figure.add_trace(go.Scatter(x=x, y=y, **_line("#52606d", 0.8)), **place)
+    if mark.boxed:
+        around = dict(zip("xy", mark.outlines_of(mark.boxed), strict=True))
+        figure.add_trace(go.Scatter(**around, **_line(palette.ACCENT, 3.0)), **place)
+
+
+LINK_GRADES = 8
+"""Widths and shades that links are drawn in; each is one trace."""
+
+
+@draw_mark.register
+def _(mark: Links, figure: go.Figure, place: Place, axis: str) -> None:
+    grades: dict[tuple[int, bool], list[int]] = {}
+    for i in mark.drawn():
+        share = min(max(mark.colours.share(float(mark.z[i])), 0.0), 1.0)
+        grades.setdefault((round(share * LINK_GRADES), i in mark.boxed), []).append(i)
+    for (grade, boxed), links in grades.items():
+        share = grade / LINK_GRADES
+        red, green, blue = palette.colour_at(mark.colours.scale, share)
+        ink = palette.ACCENT if boxed else f"rgb({round(255 * red)},{round(255 * green)},{round(255 * blue)})"
+        x = [at for i in links for at in (mark.x0[i], mark.x1[i], None)]
+        y = [at for i in links for at in (mark.y0[i], mark.y1[i], None)]
+        figure.add_trace(go.Scatter(x=x, y=y, **_line(ink, 0.5 + 4 * share)), **place)
+    middle_x, middle_y = (mark.x0 + mark.x1) / 2, (mark.y0 + mark.y1) / 2
+    text = [f"{escape(name)}: <b>{value:.3f}</b>" for name, value in zip(mark.names, mark.z, strict=True)]
+    dots = {"color": mark.z, "coloraxis": axis, "size": 9, "opacity": 0}
+    pointed = {"mode": "markers", "hovertext": text, "hovertemplate": "%{hovertext}<extra></extra>"}
+    figure.add_trace(go.Scatter(x=middle_x, y=middle_y, marker=dots, showlegend=False, **pointed), **place)
+
+
+@draw_mark.register
+def _(mark: Words, figure: go.Figure, place: Place, axis: str) -> None:
+    anchor = {"left": "right", "right": "left", "on": "center"}[mark.side]
+    shift = {"left": -5, "right": 5, "on": 0}[mark.side]
+    for x, y, text in zip(mark.x.tolist(), mark.y.tolist(), mark.text, strict=True):
+        figure.add_annotation(
+            x=x, y=y, text=escape(text), xanchor=anchor, xshift=shift, showarrow=False, font={"size": 12}, **place
+        )
+
+
+@draw_mark.register
 def _(mark: Tiles, figure: go.Figure, place: Place, axis: str) -> None:
     canvas = mark.canvas()
     names = None
@@ -112,7 +202,8 @@ def _(mark: Tiles, figure: go.Figure, place: Place, axis: str) -> None:
     for tiles, colour, width in ((mark.all_tiles(), "#9aa5b1", 0.6), (list(mark.highlighted), palette.ACCENT, 2.5)):
         x, y = mark.frames(tiles)
         figure.add_trace(go.Scatter(x=x, y=y, **_line(colour, width)), **place)
-    _captions(mark, figure, place)
+    if mark.captioned:
+        _captions(mark, figure, place)
 
 
 def _captions(mark: Tiles, figure: go.Figure, place: Place) -> None:
@@ -186,8 +277,7 @@ def _(mark: Points, figure: go.Figure, place: Place, axis: str) -> None:
     if error:
         trace.update({next(iter(error)): {"color": style.colour}})
     figure.add_trace(trace, **place)
-    right = mark.high if mark.across and mark.high is not None else mark.x
-    for x, y, text in zip(right, mark.y, mark.text, strict=False):
+    for x, y, text in zip(mark.text_from, mark.y, mark.text, strict=False):
         figure.add_annotation(x=x, y=y, text=escape(text), xanchor="left", xshift=6, showarrow=False, **place)
 
 

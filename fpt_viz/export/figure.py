@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 import html
 import json
@@ -10,50 +11,104 @@ from pathlib import Path
 from typing import Any
 
 from fpt_viz.errors import ConfigError, UnknownNameError
+from fpt_viz.export import numbers, provenance
 from fpt_viz.export.description import Description
-from fpt_viz.export.presets import preset as preset_named
+from fpt_viz.export.presets import Preset, preset as preset_named
+from fpt_viz.export.provenance import Recipe
 from fpt_viz.records import store
 
-SUFFIXES = ("html", "pdf", "png", "svg")
+SUFFIXES = ("csv", "eps", "html", "pdf", "pgf", "png", "svg")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Figure(Description):
     """A description that can be saved, shown and handed to plotly or matplotlib."""
 
-    def save(self, path: str | Path, *, preset: str = "paper", width_mm: float | None = None, dpi: int = 300) -> Path:
-        """Write the figure to ``path`` as its suffix says: pdf, svg, png, or one offline html file.
+    def save(
+        self,
+        path: str | Path,
+        *,
+        preset: str | Preset = "paper",
+        width_mm: float | None = None,
+        font_size: float | None = None,
+        font_family: str | None = None,
+        headed: bool | None = None,
+        max_height_mm: float | None = None,
+        dpi: int = 300,
+        format: str | None = None,  # noqa: A002 (what matplotlib and the command line call it)
+        recipe: Recipe | None = None,
+        sidecar: bool = True,
+    ) -> Path:
+        """Write the figure to ``path`` as its suffix says, and ``PATH.json`` beside it, which says where it comes from.
 
-        Needs no browser. The same figure gives the same bytes each time, and the file is whole or not there. PDF, SVG
-        and PNG are exactly as wide as asked, text is text with its fonts embedded (PDF), and the file carries the alt
-        text and ``source``.
+        Needs no browser. The same figure gives the same bytes each time, and the file is whole or not there. All but
+        html are exactly as wide as asked; text is text with its fonts embedded (pdf, eps); the file carries the alt
+        text and where it comes from.
 
         Args:
             path: Where to; folders are made as needed.
             preset: Width and letters, by name (see :data:`fpt_viz.export.PRESETS`). An html file takes the width of
                 its window instead.
             width_mm: Another width than the preset's, in millimetres.
+            font_size: Another size of letters than the preset's, in points.
+            font_family: Another font than the preset's; this machine must have it.
+            headed: Whether title and note stand in the figure.
+            max_height_mm: How high a picture of cells may become, in millimetres.
             dpi: Dots an inch of a png.
+            format: The kind of file, where the suffix should not say it: html, pdf, svg, png, eps, pgf (needs a TeX;
+                pictures of cells are written beside it) or csv (the drawn numbers).
+            recipe: How it was made; then the file also says the command that makes it again.
+            sidecar: Whether ``PATH.json`` is written.
 
         Raises:
             UnknownNameError: There is no such preset or file type.
+            ConfigError: A size that nothing can be drawn in, a font that is not there, or pgf without a TeX.
             RecordError: The file cannot be written.
         """
         path = Path(path)
-        suffix = path.suffix.lower().removeprefix(".")
+        suffix = (format or path.suffix.removeprefix(".")).lower()
         if suffix not in SUFFIXES:
             raise UnknownNameError("file type", suffix, SUFFIXES)
-        chosen = preset_named(preset).at_width(width_mm)
+        changes = {
+            "width_mm": width_mm,
+            "font_size": font_size,
+            "font_family": font_family,
+            "headed": headed,
+            "max_height_mm": max_height_mm,
+        }
+        chosen = preset_named(preset).changed(**changes)  # type: ignore[arg-type]
         if not 10 <= dpi <= 2_400:
             raise ConfigError(f"dpi must lie between 10 and 2400, got {dpi}")
-        if suffix == "html":
-            content = self.to_html().encode()
-        else:
-            from fpt_viz.export import paper
-
-            content = paper.render(self, suffix, chosen, dpi=dpi)
-        store.write_bytes(path, content)
+        page = {"preset": preset if isinstance(preset, str) else "paper", **changes, "dpi": dpi, "format": format}
+        told = provenance.about(self, path, recipe=recipe, options=_words(page))
+        files = self._files(path, suffix, chosen, dpi=dpi, about=told)
+        for name, content in files.items():
+            store.write_bytes(path.with_name(name), content)
+        if sidecar:
+            provenance.write_sidecar(path, self, told, files[path.name])
         return path
+
+    def _files(
+        self, path: Path, suffix: str, preset: Preset, *, dpi: int, about: Mapping[str, Any]
+    ) -> dict[str, bytes]:
+        """The file at ``path``, and those that belong to it, by name."""
+        if suffix == "csv":
+            return {path.name: self.to_csv().encode()}
+        if suffix == "html":
+            return {path.name: self.to_html(about=about).encode()}
+        if suffix == "pgf":
+            from fpt_viz.export import _paper_pgf
+
+            found = _paper_pgf.render(self, preset, path.stem, dpi=dpi, about=about)
+            own = found.pop(f"{path.stem}.pgf")
+            return {**found, path.name: own}
+        from fpt_viz.export import paper
+
+        return {path.name: paper.render(self, suffix, preset, dpi=dpi, about=about)}
+
+    def to_csv(self) -> str:
+        """The drawn numbers, one row a value, exact; the columns are those of ``fpt_viz.export.numbers``."""
+        return numbers.to_csv(self)
 
     def to_plotly(self, *, columns: int | None = None, headed: bool = True) -> Any:
         """The figure as a ``plotly.graph_objects.Figure``, its natural size set.
@@ -66,7 +121,7 @@ class Figure(Description):
 
         return screen.draw(self, columns=columns or self.columns, headed=headed)
 
-    def to_matplotlib(self, *, preset: str = "paper", width_mm: float | None = None) -> Any:
+    def to_matplotlib(self, *, preset: str | Preset = "paper", width_mm: float | None = None) -> Any:
         """The figure as a ``matplotlib.figure.Figure`` at the width of ``preset``; nothing global changes."""
         from fpt_viz.export import paper
 
@@ -83,11 +138,15 @@ class Figure(Description):
 
         return screen.fragment(self, div_id, columns=columns or self.columns)
 
-    def to_html(self) -> str:
-        """One page with the interactive figure that opens offline; 5 MB, for it brings plotly.js."""
+    def to_html(self, *, about: Mapping[str, Any] | None = None) -> str:
+        """One page with the interactive figure that opens offline; 5 MB, for it brings plotly.js.
+
+        Args:
+            about: What its metadata says of where it comes from; the figure's source unless given.
+        """
         from fpt_viz.export import screen
 
-        return screen.page(self)
+        return screen.page(self, about=about)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """What a notebook shows: plotly where there is such a viewer, else a still picture, else the alt text."""
@@ -105,3 +164,20 @@ class Figure(Description):
     def __repr__(self) -> str:
         n = len(self.panels)
         return f"Figure({self.title!r}, {n} panel{'s' if n > 1 else ''}, {sum(1 for _ in self.marks())} marks)"
+
+
+_USUAL = {"preset": "paper", "dpi": 300}
+
+
+def _words(page: Mapping[str, Any]) -> list[str]:
+    """The options of the command line that ask for ``page``; what is usual is not said."""
+    words: list[str] = []
+    for name, value in page.items():
+        if value is None or value == _USUAL.get(name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{name}")
+        else:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return words

@@ -1,191 +1,37 @@
 """What a panel can show. Marks are plain data: each renderer draws them from the same arrays.
 
-Positions along an axis are numbers; the cell in row ``r`` and column ``c`` of a heatmap is centred on ``x=c, y=r``, and
-row 0 is at the top. A ``series`` number picks colour, dash and marker together (``colours.style``).
+Positions along an axis are numbers. A ``series`` number picks colour, dash and marker together (``colours.style``).
+Those made of cells stand in ``pictures``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Shaped
 import numpy as np
 
-from fpt_viz.errors import ConfigError
-from fpt_viz.export.colours import ScaleName
+from fpt_viz.export.pictures import Array, Box, Cell, Colours, Heatmap, Mark, Picture, Tiles, outlines
 
-Cell = tuple[int, int]
-"""Row and column."""
-Array = Shaped[np.ndarray, "..."]
-
-_TILE_SHAPES = (0.35, 1.0)
-"""Least and greatest height of a tile as a share of its width; cells are stretched to stay between."""
-_HEATMAP_SHAPES = (0.3, 2.0)
-"""The same of a heatmap."""
-
-
-class Mark:
-    """Something drawn in a panel."""
-
-    def data(self) -> dict[str, Any]:
-        """The drawn numbers and words, by field."""
-        drawn = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {"mark": type(self).__name__} | {name: value for name, value in drawn.items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Colours:
-    """What the colours of a picture mean; one colour bar serves all marks that share it."""
-
-    vmin: float
-    vmax: float
-    label: str
-    """What is coloured, with its unit."""
-    scale: ScaleName = "sequential"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.vmin) and math.isfinite(self.vmax) and self.vmin < self.vmax):
-            raise ConfigError(f"the colours of {self.label!r} must go up from vmin, got {self.vmin} to {self.vmax}")
-
-    def share(self, value: float) -> float:
-        """How far up the scale ``value`` lies, 0 to 1."""
-        return (value - self.vmin) / (self.vmax - self.vmin)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heatmap(Mark):
-    """One matrix as cells of colour."""
-
-    z: Float[np.ndarray, "row column"]
-    """NaN leaves a cell blank."""
-    x_labels: tuple[str, ...]
-    y_labels: tuple[str, ...]
-    colours: Colours
-    text: tuple[tuple[str, ...], ...] | None = None
-    """What stands in each cell."""
-    boxed: tuple[Cell, ...] = ()
-    """Cells drawn with an outline."""
-    dotted: tuple[Cell, ...] = ()
-    """Cells marked with a dot in their upper right corner."""
-    unreachable: Bool[np.ndarray, "row column"] | None = None
-    """Cells drawn hatched instead of coloured."""
-    cell_names: tuple[str, str] = ("row", "column")
-    """What a row and a column are, said before their labels when a cell is pointed at."""
-
-    def __post_init__(self) -> None:
-        got = (len(self.y_labels), len(self.x_labels))
-        if self.z.shape != got:
-            raise ConfigError(f"a heatmap of shape {self.z.shape} wants as many labels, got {got[0]} and {got[1]}")
-
-    @property
-    def cell_height(self) -> float:
-        """The height of a cell as a share of its width; 1 unless the heatmap would be very flat or very tall."""
-        return _cell_height(self.z.shape, _HEATMAP_SHAPES)
-
-    @property
-    def shown(self) -> Float[np.ndarray, "row column"]:
-        """``z`` with NaN where no colour is drawn."""
-        return self.z if self.unreachable is None else np.where(self.unreachable, np.nan, self.z)
-
-    def hatched(self) -> list[tuple[int, int, int]]:
-        """The unreachable cells, neighbours in a row together: row, first column and number of columns."""
-        if self.unreachable is None:
-            return []
-        runs: list[tuple[int, int, int]] = []
-        for row, column in np.argwhere(self.unreachable).tolist():
-            if runs and runs[-1][0] == row and runs[-1][1] + runs[-1][2] == column:
-                runs[-1] = (row, runs[-1][1], runs[-1][2] + 1)
-            else:
-                runs.append((row, column, 1))
-        return runs
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tiles(Mark):
-    """Many small matrices of one shape, laid out in rows and columns on one colour scale."""
-
-    z: Float[np.ndarray, "tile_row tile_column row column"]
-    captions: tuple[tuple[str, ...], ...]
-    """The name of each tile."""
-    values: tuple[tuple[str, ...], ...] | None = None
-    """A number that stands after each caption where there is room."""
-    row_labels: tuple[str, ...]
-    """Of the tiles' rows."""
-    column_labels: tuple[str, ...]
-    """Of the tiles' columns."""
-    x_labels: tuple[str, ...]
-    """Of the columns in each tile; seen when a cell is pointed at."""
-    y_labels: tuple[str, ...]
-    """Of the rows in each tile."""
-    colours: Colours
-    highlighted: tuple[Cell, ...] = ()
-    """Tiles with an outline."""
-    unreachable: Bool[np.ndarray, "row column"] | None = None
-    """Cells of every tile that are left grey."""
-
-    def __post_init__(self) -> None:
-        got = tuple(len(x) for x in (self.row_labels, self.column_labels, self.y_labels, self.x_labels))
-        if self.z.shape != got:
-            raise ConfigError(f"tiles of shape {self.z.shape} want as many labels, got {got}")
-
-    @property
-    def cell_height(self) -> float:
-        """The height of a cell as a share of its width."""
-        return _cell_height(self.z.shape[2:], _TILE_SHAPES)
-
-    @property
-    def gaps(self) -> tuple[int, int]:
-        """Blank cells above each tile, for its caption, and to its right."""
-        columns = self.z.shape[3]
-        return math.ceil(0.3 * columns / self.cell_height), math.ceil(0.08 * columns)
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The row and column on the canvas of the tile's first cell."""
-        above, right = self.gaps
-        return above + row * (self.z.shape[2] + above), column * (self.z.shape[3] + right)
-
-    def canvas(self) -> Float[np.ndarray, "canvas_row canvas_column"]:
-        """All tiles in one matrix, NaN between them and where a cell is unreachable."""
-        shown = self.z if self.unreachable is None else np.where(self.unreachable, np.nan, self.z)
-        return self._laid_out(shown)
-
-    def grey_canvas(self) -> Float[np.ndarray, "canvas_row canvas_column"]:
-        """1 in the unreachable cells of all tiles, NaN elsewhere."""
-        grey = np.full(self.z.shape, np.nan)
-        grey[:, :, self.unreachable if self.unreachable is not None else np.zeros(self.z.shape[2:], dtype=bool)] = 1.0
-        return self._laid_out(grey)
-
-    def _laid_out(self, tiles: Array) -> Array:
-        tile_rows, tile_columns, rows, columns = tiles.shape
-        last_row, last_column = self.corner(tile_rows - 1, tile_columns - 1)
-        canvas = np.full((last_row + rows, last_column + columns), np.nan, dtype=tiles.dtype)
-        for row, column in self.all_tiles():
-            y, x = self.corner(row, column)
-            canvas[y : y + rows, x : x + columns] = tiles[row, column]
-        return canvas
-
-    def frames(self, tiles: Iterable[Cell]) -> tuple[Array, Array]:
-        """The outlines of ``tiles`` on the canvas as one path, x and y, NaN between two outlines."""
-        rows, columns = self.z.shape[2:]
-        return outlines([(*self.corner(*tile), rows, columns) for tile in tiles])
-
-    def caption(self, tile: Cell, *, valued: bool = True) -> str:
-        """The name of ``tile``, with its value where it has one and ``valued``."""
-        row, column = tile
-        return self.captions[row][column] + (f" {self.values[row][column]}" if self.values and valued else "")
-
-    def all_tiles(self) -> list[Cell]:
-        """Every tile, row by row."""
-        return [(row, column) for row in range(self.z.shape[0]) for column in range(self.z.shape[1])]
-
-    def centres(self) -> tuple[list[float], list[float]]:
-        """Where the tiles' columns and rows are centred on the canvas."""
-        tile_rows, tile_columns, rows, columns = self.z.shape
-        across = [self.corner(0, c)[1] + (columns - 1) / 2 for c in range(tile_columns)]
-        return across, [self.corner(r, 0)[0] + (rows - 1) / 2 for r in range(tile_rows)]
+__all__ = [
+    "Array",
+    "Bars",
+    "Box",
+    "Cell",
+    "Colours",
+    "HLine",
+    "Heatmap",
+    "Line",
+    "Links",
+    "Mark",
+    "Picture",
+    "Points",
+    "Tiles",
+    "VLine",
+    "Words",
+    "outlines",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,6 +67,15 @@ class Points(Mark):
     """Another than the series' own."""
     text: tuple[str, ...] = ()
     """What stands to the right of each point."""
+    text_x: Shaped[np.ndarray, " point"] | None = None
+    """What the words stand to the right of, where that is not the point or the end of its interval."""
+
+    @property
+    def text_from(self) -> Shaped[np.ndarray, " point"]:
+        """Where the words begin."""
+        if self.text_x is not None:
+            return self.text_x
+        return self.high if self.across and self.high is not None else self.x
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -238,6 +93,38 @@ class Bars(Mark):
     label: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Links(Mark):
+    """Lines from one place to another, the darker and wider the larger their value."""
+
+    x0: Float[np.ndarray, " link"]
+    y0: Float[np.ndarray, " link"]
+    x1: Float[np.ndarray, " link"]
+    y1: Float[np.ndarray, " link"]
+    z: Float[np.ndarray, " link"]
+    names: tuple[str, ...]
+    """Of the links, for who points at them and for tables."""
+    colours: Colours
+    boxed: tuple[int, ...] = ()
+    """Links drawn in the accent colour."""
+    label: str = ""
+
+    def drawn(self) -> list[int]:
+        """The links in the order of drawing, the largest on top; those without any value are left out."""
+        return [int(i) for i in np.argsort(self.z, kind="stable") if self.z[i] > self.colours.vmin]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Words(Mark):
+    """Words at places, such as the names of nodes."""
+
+    x: Shaped[np.ndarray, " word"]
+    y: Shaped[np.ndarray, " word"]
+    text: tuple[str, ...]
+    side: Literal["left", "right", "on"] = "right"
+    """Of the place that the words stand on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HLine(Mark):
     """A level to compare with, named at its right end."""
@@ -252,21 +139,3 @@ class VLine(Mark):
 
     at: float
     label: str
-
-
-def _cell_height(shape: tuple[int, ...], shapes: tuple[float, float]) -> float:
-    rows, columns = shape
-    low, high = shapes
-    return float(min(max(rows / columns, low), high) * columns / rows)
-
-
-def outlines(boxes: Sequence[tuple[int, int, int, int]], inset: float = 0.0) -> tuple[Array, Array]:
-    """One path around ``boxes`` (row, column, height, width, in cells), x and y, NaN between two of them."""
-    x: list[float] = []
-    y: list[float] = []
-    for row, column, height, width in boxes:
-        left, right = column - 0.5 + inset, column + width - 0.5 - inset
-        top, bottom = row - 0.5 + inset, row + height - 0.5 - inset
-        x += [left, right, right, left, left, math.nan]
-        y += [top, top, bottom, bottom, top, math.nan]
-    return np.array(x), np.array(y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 import json
 import textwrap
@@ -14,7 +15,7 @@ from plotly.subplots import make_subplots
 from fpt_viz.export import _layout, colours as palette
 from fpt_viz.export._screen_marks import draw_mark
 from fpt_viz.export.description import Description, Panel
-from fpt_viz.export.marks import Bars, Colours, Heatmap, Line, Points, Tiles
+from fpt_viz.export.marks import Bars, Colours, Heatmap, Line, Picture, Points, Tiles
 
 WIDTH, MOST_WIDTH = 760, 1_100
 """Of a figure in pixels, where it has no reason for another; a page may make it narrower."""
@@ -43,7 +44,7 @@ def draw(figure: Description, *, columns: int, headed: bool = True) -> go.Figure
         row_heights=heights,
         vertical_spacing=between / total if len(rows) > 1 else 0,
         horizontal_spacing=(margin["l"] + margin["r"]) / (width - margin["l"] - margin["r"]) if columns > 1 else 0,
-        subplot_titles=[escape(panel.title) for panel in figure.panels] if _titled(figure) else None,
+        subplot_titles=[_panel_title(panel) for panel in figure.panels] if _titled(figure) else None,
     )
     bars: list[Colours] = []
     for i, row in enumerate(rows):
@@ -71,10 +72,10 @@ def fragment(figure: Description, div_id: str, *, columns: int) -> str:
     )
 
 
-def page(figure: Description) -> str:
-    """One HTML file with plotly.js inside."""
+def page(figure: Description, *, about: Mapping[str, Any] | None = None) -> str:
+    """One HTML file with plotly.js inside; ``about`` says in its metadata where the numbers come from."""
     note = f"<p>{escape(figure.note)}</p>" if figure.note else ""
-    source = escape(json.dumps(figure.source, sort_keys=True, default=str))
+    source = escape(json.dumps(figure.source if about is None else about, sort_keys=True, default=str))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -107,7 +108,11 @@ def _script_safe(value: Any) -> str:
 
 
 def _titled(figure: Description) -> bool:
-    return any(panel.title for panel in figure.panels)
+    return any(panel.title or panel.letter for panel in figure.panels)
+
+
+def _panel_title(panel: Panel) -> str:
+    return f"<b>{escape(panel.letter)}</b>  {escape(panel.title)}" if panel.letter else escape(panel.title)
 
 
 def _width(figure: Description, columns: int) -> int:
@@ -138,8 +143,10 @@ def _margins(figure: Description, width: int, *, headed: bool) -> dict[str, int]
     """Room in pixels for what stands around the panels."""
     names = [name for panel in figure.panels for name in _layout.level_names(panel).values()]
     right = max((len(line) for name in names for line in name.split("\n")), default=0) * 7 + 16
+    beside = max(map(_layout.words_beside, figure.panels))
+    right = max(right, 7 * beside + 12 if beside else 0)
     if any(_layout.colours_of(panel) for panel in figure.panels):
-        right = max(right, 92)
+        right = max(right + (76 if beside else 0), 92)
     ticks = [label for panel in figure.panels for label in _tick_labels(panel)]
     left = 52 + 7 * max((len(label) for label in ticks), default=4)
     labels = {getattr(mark, "label", "") for mark in figure.marks()} - {""}
@@ -154,7 +161,7 @@ def _margins(figure: Description, width: int, *, headed: bool) -> dict[str, int]
 def _tick_labels(panel: Panel) -> tuple[str, ...]:
     mark = _layout.picture(panel)
     if mark is not None:
-        return mark.row_labels if isinstance(mark, Tiles) else mark.y_labels
+        return _layout.row_names(mark)
     return panel.y_ticks[1] if panel.y_ticks else ()
 
 
@@ -182,6 +189,10 @@ def _fill(drawn: go.Figure, panel: Panel, place: dict[str, int], bars: list[Colo
         _label_cells(drawn, picture, place)
     elif any(isinstance(mark, Bars) for mark in panel.marks):
         drawn.update_xaxes(showgrid=False, **place)
+    if panel.bare:
+        bare = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
+        drawn.update_xaxes(showticklabels=panel.x_ticks is not None, **bare, **place)
+        drawn.update_yaxes(showticklabels=panel.y_ticks is not None, **bare, **place)
     _name_levels(drawn, panel, place, height)
 
 
@@ -208,10 +219,15 @@ def _ticks(ticks: tuple[tuple[float, ...], tuple[str, ...]] | None) -> dict[str,
     return {"tickmode": "array", "tickvals": list(ticks[0]), "ticktext": names}
 
 
-def _label_cells(drawn: go.Figure, mark: Heatmap | Tiles, place: dict[str, int]) -> None:
+def _label_cells(drawn: go.Figure, mark: _layout.Cells, place: dict[str, int]) -> None:
     """Square cells, row 0 at the top, and as many tick labels as fit."""
     rows, columns, cell_height = _layout.cells(mark)
-    if isinstance(mark, Tiles):
+    x: dict[str, Any]
+    y: dict[str, Any]
+    if isinstance(mark, Picture):
+        x, y = {"showticklabels": False}, {"showticklabels": False}
+        x_range, y_range = (-0.5, columns - 0.5), (rows - 0.5, -0.5)
+    elif isinstance(mark, Tiles):
         across, down = mark.centres()
         x, y = _ticks((tuple(across), mark.column_labels)), _ticks((tuple(down), mark.row_labels))
         x_range, y_range = (-1.0, float(columns)), (float(rows), -1.0)
@@ -232,6 +248,8 @@ def _list_once(drawn: go.Figure) -> None:
     """List each name once in the legend, and nothing without a name."""
     listed: set[str] = set()
     for trace in drawn.data:
+        if trace.type == "image":  # never listed
+            continue
         if trace.showlegend is None:
             trace.showlegend = bool(trace.name) and trace.name not in listed
         listed.add(trace.name or "")

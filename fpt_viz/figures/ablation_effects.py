@@ -19,6 +19,7 @@ from fpt_viz.figures.base import (
     short,
 )
 from fpt_viz.records import AblationEffects, HeadStatistics
+from fpt_viz.records.parts import is_head, words_of
 
 __all__ = ["ablation_effects"]
 
@@ -43,12 +44,12 @@ def ablation_effects(
         UnknownNameError: No such outcome.
     """
     shown = outcome_named(outcome)
-    if not effects.sets or any(len(heads) != 1 for heads in effects.sets):
+    if not effects.sets or not effects.single_heads:
         sizes = sorted({len(heads) for heads in effects.sets})
-        raise ConfigError(
-            f"this figure shows single heads; these are effects of sets of {listed(map(str, sizes or [0]))}"
-        )
-    heads = [heads[0] for heads in effects.sets]
+        others = sorted({words_of(part) for parts in effects.sets for part in parts if not is_head(part)})
+        found = f"{', '.join(others[:3])}" if others else f"sets of {listed(map(str, sizes or [0]))}"
+        raise ConfigError(f"this figure shows single heads; these are effects of {found}")
+    heads: list[Head] = [(int(parts[0][0]), int(parts[0][1])) for parts in effects.sets]
     layers, columns = sorted({layer for layer, _ in heads}), sorted({head for _, head in heads})
     drops = np.full((len(layers), len(columns)), np.nan)
     for (layer, head), drop in zip(heads, getattr(effects, shown.change), strict=True):
@@ -79,17 +80,21 @@ def ablation_effects(
         alt=_alt(effects, shown, heads, sure),
         panels=(Panel(marks=(heatmap,), x_title="head", y_title="layer"),),
         note=note,
+        finding=_finding(shown, effects, heads, sure),
         source={**effects.source, "ablation": effects.ablation, "split": effects.split},
     )
 
 
 def _alt(effects: AblationEffects, shown: Outcome, heads: list[Head], sure: list[Head]) -> str:
-    changes, bounds = getattr(effects, shown.change), getattr(effects, shown.interval)
-    order = sorted(range(len(heads)), key=lambda i: -changes[i])[:3]
-    most = [f"{head_name(heads[i])} {number(changes[i])} (95 % interval {interval(bounds[i])})" for i in order]
     return (
         f"Heatmap of the {shown.words} when one head at a time is cut ({effects.ablation} ablation), of "
         f"{origin(effects.source)}, {effects.n_examples} {effects.split} examples, {shown.of} without any cut "
-        f"{number(getattr(effects, shown.baseline))}. Largest: {listed(most)}. The interval excludes 0 for "
-        f"{len(sure)} of {len(heads)} heads."
+        f"{number(getattr(effects, shown.baseline))}. {_finding(shown, effects, heads, sure)}"
     )
+
+
+def _finding(shown: Outcome, effects: AblationEffects, heads: list[Head], sure: list[Head]) -> str:
+    changes, bounds = getattr(effects, shown.change), getattr(effects, shown.interval)
+    order = sorted(range(len(heads)), key=lambda i: -changes[i])[:3]
+    most = [f"{head_name(heads[i])} {number(changes[i])} (95 % interval {interval(bounds[i])})" for i in order]
+    return f"Largest: {listed(most)}. The interval excludes 0 for {len(sure)} of {len(heads)} heads."

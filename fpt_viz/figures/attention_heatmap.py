@@ -6,28 +6,29 @@ from jaxtyping import Bool, Int
 import numpy as np
 
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
-from fpt_viz.figures.base import array, head_name, listed, number, origin, place_of
-from fpt_viz.records import AttentionMaps
+from fpt_viz.figures.base import Maps, array, as_maps, head_name, listed, number, origin, place_of
 
 __all__ = ["attention_heatmap"]
 
 _QUERIES_IN_WORDS = 6
 
 
-def attention_heatmap(maps: AttentionMaps, *, layer: int = 0, head: int = 0, example: int = 0) -> Figure:
+def attention_heatmap(source: Maps, *, layer: int = 0, head: int = 0, example: int = 0) -> Figure:
     """One attention pattern: queries (which read) down, keys (which are read) across, weight from 0 to 1.
 
     Keys that the query needs are outlined, padding is blank, and what a causal model cannot see yet is hatched.
 
     Args:
-        maps: Captured attention.
+        source: Captured attention, or arrays ``[layer batch head query key]`` from elsewhere.
         layer: Zero-based number of a captured layer.
         head: Zero-based number of a captured head.
         example: Place in the captured batch.
 
     Raises:
         ConfigError: ``layer``, ``head`` or ``example`` was not captured; the message says what was.
+        RecordError: Arrays that are no attention.
     """
+    maps = as_maps(source)
     place = place_of(layer, maps.layers, "layer"), place_of(head, maps.heads, "head")
     place_of(example, range(maps.weights.shape[1]), "example")
     queries = array(maps.queries[example])
@@ -53,27 +54,31 @@ def attention_heatmap(maps: AttentionMaps, *, layer: int = 0, head: int = 0, exa
     notes += ["outlined: the keys that the query needs"] if heatmap.boxed else []
     notes += ["hatched: later tokens, which it cannot see"] if heatmap.unreachable is not None else []
     notes += ["blank: padding"] if padded.any() else []
+    words = _found(name, heatmap, queries, needs=needs)
+    about = f"example {example} of {origin(maps.source)}"
+    rows, columns = heatmap.z.shape
+    down = f"{rows} {'query' if rows == 1 else 'queries'} down"
     panel = Panel(marks=(heatmap,), x_title="key (is read)", y_title="query (reads)")
     return Figure(
         title=f"Attention of head {name}",
-        alt=_alt(name, heatmap, queries, needs=needs, about=f"example {example} of {origin(maps.source)}"),
+        alt=f"Attention heatmap of head {name}, {about}: {down}, {columns} keys across, weights 0 to 1. {words}",
         panels=(panel,),
         note="; ".join(notes) + ".",
+        finding=words,
         source={**maps.source, "layer": layer, "head": head, "example": example},
     )
 
 
-def _alt(
+def _found(
     name: str,
     heatmap: Heatmap,
     queries: Int[np.ndarray, " query"],
     *,
     needs: Bool[np.ndarray, "query key"] | None,
-    about: str,
 ) -> str:
+    """What the numbers say: how much lies on the keys that are needed, and what each query reads most."""
     rows, columns = heatmap.z.shape
-    down = f"{rows} {'query' if rows == 1 else 'queries'} down"
-    words = [f"Attention heatmap of head {name}, {about}: {down}, {columns} keys across, weights 0 to 1."]
+    words = []
     if needs is not None:
         others = needs & (np.arange(columns)[None] != queries[:, None])
         scored = others.any(axis=1)

@@ -11,17 +11,25 @@ import numpy as np
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError, UnknownNameError
-from fpt_viz.records import Evaluation, RunRecord
+from fpt_viz.export.provenance import of_run
+from fpt_viz.records import AttentionMaps, Evaluation, RunRecord
 
 Head = tuple[int, int]
 """Layer and head, both zero-based."""
 Array = Shaped[np.ndarray, "..."]
+Maps = AttentionMaps | Tensor | np.ndarray | Sequence[Tensor] | Sequence[np.ndarray]
+"""Captured attention, or arrays ``[layer batch head query key]`` from elsewhere."""
 
 
 def array(tensor: Tensor) -> Array:
     """``tensor`` as numpy; half precision becomes float32, all else keeps its numbers."""
     plain = tensor.detach().cpu()
     return (plain.float() if plain.dtype.itemsize < 4 and plain.is_floating_point() else plain).numpy()
+
+
+def as_maps(source: Maps) -> AttentionMaps:
+    """``source`` as maps; arrays are checked to be attention."""
+    return source if isinstance(source, AttentionMaps) else AttentionMaps.from_arrays(source)
 
 
 def head_name(head: Head) -> str:
@@ -128,6 +136,11 @@ def merged_levels(evaluations: Iterable[Evaluation]) -> list[tuple[float, str]]:
 def merged_source(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One source as it is; several under ``runs``."""
     return dict(sources[0]) if len(sources) == 1 else {"runs": [dict(source) for source in sources]}
+
+
+def source_of(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Where the numbers of ``records`` come from: config hash, versions and data with what each says of itself."""
+    return merged_source([of_run(record) for record in records])
 
 
 class Outcome(NamedTuple):

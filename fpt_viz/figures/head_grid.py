@@ -8,14 +8,27 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Tiles
-from fpt_viz.figures.base import Array, Head, array, head_name, listed, number, origin, place_of, scale_top, short
+from fpt_viz.figures.base import (
+    Array,
+    Head,
+    Maps,
+    array,
+    as_maps,
+    head_name,
+    listed,
+    number,
+    origin,
+    place_of,
+    scale_top,
+    short,
+)
 from fpt_viz.records import AttentionMaps, HeadStatistics
 
 __all__ = ["head_grid"]
 
 
 def head_grid(
-    source: HeadStatistics | AttentionMaps, *, highlight: Iterable[Head] | None = None, vmax: float | None = None
+    source: HeadStatistics | Maps, *, highlight: Iterable[Head] | None = None, vmax: float | None = None
 ) -> Figure:
     """The mean attention pattern of each head, layers down and heads across, all on one absolute scale.
 
@@ -23,13 +36,15 @@ def head_grid(
     score.
 
     Args:
-        source: Head statistics, or captured maps, whose examples are then averaged.
+        source: Head statistics, or captured maps, whose examples are then averaged, or arrays
+            ``[layer batch head query key]`` from elsewhere.
         highlight: Heads to outline, as (layer, head). None: the one with the highest routing score, if any.
         vmax: End of the colour scale, to compare with another grid. None: just above the largest weight shown.
 
     Raises:
         ConfigError: A head to highlight is not there, or the maps' examples read for different tokens.
     """
+    source = source if isinstance(source, HeadStatistics) else as_maps(source)
     patterns, layers, heads = _patterns(source)
     scores, ranking = None, []
     if isinstance(source, HeadStatistics) and source.routing_score is not None:
@@ -58,9 +73,14 @@ def head_grid(
     notes += ["grey: later tokens, which a query cannot see"] if ahead is not None else []
     notes += [f"outlined: {listed(head_name(head) for head in chosen)}"] if 0 < len(chosen) <= 8 else []
     notes += [f"one scale for all heads, 0 to {top:g}"]
+    found = _found(tiles, scores)
     return Figure(
         title=f"Mean attention of all {len(layers) * len(heads)} heads",
-        alt=_alt(tiles, scores, n, what, about=origin(source.source)),
+        alt=(
+            f"Grid of mean attention patterns, {len(layers)} layers down by {len(heads)} heads across, over {n} {what} "
+            f"of {origin(source.source)}; one colour scale from 0 to {top:g}. {found}"
+        ),
+        finding=found,
         panels=(Panel(marks=(tiles,), x_title="head", y_title="layer"),),
         note="; ".join(notes) + ".",
         source=dict(source.source),
@@ -102,22 +122,17 @@ def _counted(source: HeadStatistics | AttentionMaps) -> tuple[int, str]:
     return source.weights.shape[1], "captured examples"
 
 
-def _alt(tiles: Tiles, scores: Array | None, n: int, what: str, *, about: str) -> str:
-    n_layers, n_heads = tiles.z.shape[:2]
-    words = [
-        f"Grid of mean attention patterns, {n_layers} layers down by {n_heads} heads across, over {n} {what} of "
-        f"{about}; one colour scale from 0 to {tiles.colours.vmax:g}."
-    ]
+def _found(tiles: Tiles, scores: Array | None) -> str:
+    """The highest routing scores; without any, the largest weight."""
+    n_heads = tiles.z.shape[1]
     if scores is not None:
         order = np.argsort(-scores, axis=None, kind="stable")[:3]
         best = [divmod(int(i), n_heads) for i in order]
         named = [f"{tiles.captions[r][c]} ({number(scores[r, c])})" for r, c in best]
-        words.append(f"Highest routing scores: {listed(named)}; median over heads {number(float(np.median(scores)))}.")
-    else:
-        place = np.unravel_index(int(np.nanargmax(tiles.z)), tiles.z.shape)
-        r, c, q, k = (int(i) for i in place)
-        words.append(
-            f"The largest mean weight is {number(float(tiles.z[r, c, q, k]))}: {tiles.captions[r][c]}, "
-            f"{tiles.y_labels[q]} reads {tiles.x_labels[k]}."
-        )
-    return " ".join(words)
+        return f"Highest routing scores: {listed(named)}; median over heads {number(float(np.median(scores)))}."
+    place = np.unravel_index(int(np.nanargmax(tiles.z)), tiles.z.shape)
+    r, c, q, k = (int(i) for i in place)
+    return (
+        f"The largest mean weight is {number(float(tiles.z[r, c, q, k]))}: {tiles.captions[r][c]}, "
+        f"{tiles.y_labels[q]} reads {tiles.x_labels[k]}."
+    )

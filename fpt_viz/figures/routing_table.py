@@ -60,6 +60,7 @@ def routing_table(validation: HeadStatistics, test: HeadStatistics | None = None
         alt=_alt(validation, shown, heads),
         panels=(panel,),
         note=note,
+        finding=_found(shown, heads),
         source=dict(validation.source),
     )
 
@@ -79,7 +80,9 @@ def _marks(validation: HeadStatistics, test: HeadStatistics | None, heads: list[
         marks.append(Points(x=ranked, y=rows, series=1, hollow=True, label=validation.split))
     text = tuple(f"{score:.2f}" for score in scores)
     low, high = (None, None) if bounds is None else (bounds[:, 0], bounds[:, 1])
-    marks.append(Points(x=scores, y=rows, low=low, high=high, across=True, label=shown.split, text=text))
+    ends = [mark.x for mark in marks if isinstance(mark, Points)] + [scores, *([] if high is None else [high])]
+    shown_at = {"low": low, "high": high, "text": text, "text_x": np.max(np.stack(ends), axis=0)}
+    marks.append(Points(x=scores, y=rows, across=True, label=shown.split, **shown_at))
     return tuple(marks)
 
 
@@ -94,6 +97,14 @@ def _scores(
 
 
 def _alt(validation: HeadStatistics, shown: HeadStatistics, heads: list[Head]) -> str:
+    return (
+        f"Dot chart of the {len(heads)} heads with the highest routing score on {validation.split}, "
+        f"of {origin(validation.source)}. {_found(shown, heads)}"
+    )
+
+
+def _found(shown: HeadStatistics, heads: list[Head]) -> str:
+    """The scores of the first heads and their baselines."""
     scores, bounds = _scores(shown, heads)
     named = []
     for i, head in enumerate(heads[:5]):
@@ -103,8 +114,5 @@ def _alt(validation: HeadStatistics, shown: HeadStatistics, heads: list[Head]) -
     if shown.permuted is not None:
         first = float(shown.permuted[heads[0]])
         baselines.append(f"the needs of other queries {number(first)} for {head_name(heads[0])}")
-    words = (
-        f"Dot chart of the {len(heads)} heads with the highest routing score on {validation.split}, "
-        f"of {origin(validation.source)}. Score on {shown.split}: {listed(named)}."
-    )
+    words = f"Score on {shown.split}: {listed(named)}."
     return words + (f" Baselines: {listed(baselines)}." if baselines else "")

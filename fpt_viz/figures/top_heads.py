@@ -67,6 +67,7 @@ def top_heads(effects: TopHeadsEffects, *, outcome: OutcomeName = "accuracy") ->
             f"{origin(effects.source)}, {base.n_examples} {base.split} examples, {shown.of} without any cut "
             f"{number(getattr(base, shown.baseline))}. {'; '.join(found)}."
         ),
+        finding=f"{shown.words.capitalize()}: {'; '.join(found)}.",
         panels=(panel,),
         note=(
             f"{base.ablation.capitalize()} ablation, {base.n_examples} {base.split} examples of "

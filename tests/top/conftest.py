@@ -66,4 +66,5 @@ def measured(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in (["statistics"], ["ablate"], ["capture"]):
         assert main([*command, folder]) == 0
     assert main(["measure", "ablate_top_heads", folder, "--set", "ks=[1, 2]", "n_random=3"]) == 0
+    assert main(["measure", "patch_activations", folder, "--set", "site=z"]) == 0
     return Path(folder)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import torch
 
 from fpt_viz import cli, registry
-from fpt_viz.backbones.base import preset_names
+from fpt_viz.backbones import preset_names
 from fpt_viz.cli import looking, main
 from fpt_viz.cli.answer import Answer, Table, plain
 from fpt_viz.cli.given import parsed
@@ -27,14 +27,20 @@ from fpt_viz.errors import ConfigError
 from fpt_viz.measures.ablate_heads import ablate_heads
 from fpt_viz.measures.evaluate import evaluate
 from fpt_viz.model import load_model
-from fpt_viz.records import AttentionMaps, load_run
+from fpt_viz.records import AttentionMaps, PatchingEffects, load_run
 
 TINY = ("--task", "bit_xor", "--backbone", "bert-tiny-random", "--init", "random")
 SMALL = ("--set", "n_bits=3", "n_steps=6", "validate_every=3", "batch_size=8")
 COMMANDS = (
     "demo", "train", "evaluate", "statistics", "routing", "ablate", "capture", "measure", "compare", "figure", "list",
-    "doctor", "lab",
+    "doctor", "lab", "paper-kit",
 )  # fmt: skip
+DRAWN_ELSEWHERE = {
+    "attribution_bits", "attribution_patches", "rollout", "training_strip",  # of arrays, which no run holds
+    "patch_overlay", "patch_pair_sheet",  # of images
+    "group_ablation", "learning_rate_sweep",  # of several runs
+}  # fmt: skip
+"""Figures that one run on bits does not allow; ``tests/viewers`` draws them."""
 PROGRAM = (sys.executable, "-c", "import sys; from fpt_viz.cli import main; sys.exit(main())")
 
 
@@ -151,7 +157,20 @@ def test_the_chain_from_training_to_a_figure(call, tmp_path):
     assert told["alt"]
 
 
-@pytest.mark.parametrize("name", registry.names("figures"))
+def test_ablate_cuts_what_is_named_by_the_kind_that_is_named(call, run_folder):
+    named = ("--parts", "L0H1+MLP1", "L1", "L2H3:4<1")
+    sets = call("ablate", run_folder, "--kind", "mean", *named, "--json").json()["sets"]
+    assert [cut["parts"] for cut in sets][::2] == [["L0H1", "MLP1"], ["L2H3:4<1"]]
+    assert len(sets[1]["parts"]) > 1
+    assert (run_folder / "ablate_heads_mean_parts.json").is_file()
+    shown = call("ablate", run_folder, "--kind", "resample", "--parts", "L0H1", "L1H0")
+    assert "each of 2 heads cut alone (resample over 32 train examples of bit_xor" in shown.out
+    refused = call("ablate", run_folder, "--parts", "L3H")
+    assert refused.code == 2
+    assert "'L3H' names no part of a model" in refused.err
+
+
+@pytest.mark.parametrize("name", sorted(set(registry.names("figures")) - DRAWN_ELSEWHERE))
 def test_each_figure_is_drawn_from_what_is_saved(call, measured, tmp_path, name):
     said = call("figure", name, measured, "-o", tmp_path / "figure.svg")
     assert (said.code, said.err) == (0, "")
@@ -167,6 +186,7 @@ def test_each_figure_is_drawn_from_what_is_saved(call, measured, tmp_path, name)
         ("attention_heatmap", "capture"),
         ("ablation_effects", "ablate"),
         ("top_heads", "measure ablate_top_heads"),
+        ("patching_heatmap", "measure patch_activations"),
     ],
 )
 def test_a_figure_of_what_is_not_there_names_the_command_that_makes_it(call, trained, tmp_path, name, command):
@@ -220,6 +240,20 @@ def test_a_measure_is_saved_beside_the_run_under_its_name_and_split(call, run_fo
     assert told["path"] == f"{run_folder}/head_statistics.safetensors"
     told = call("measure", "head_statistics", run_folder, "--set", "split=test", "--json").json()
     assert told["path"] == f"{run_folder}/head_statistics_test.safetensors"
+
+
+def test_patching_is_asked_for_by_name_and_its_figure_drawn(call, run_folder, tmp_path):
+    options = ("site=z", "corruption=flip_partner", "n_examples=8", "metric=target_contrast", "layers=[0, 2]")
+    told = call("measure", "patch_activations", run_folder, "--set", *options, "--json").json()
+    saved = PatchingEffects.load(told["path"])
+    assert (told["result"]["site"], told["result"]["labels"]) == ("z", [["0", "2"], ["0", "1", "2", "3"]])
+    assert torch.equal(saved.values, load_run(run_folder).patching().values)
+    said = call("measure", "patch_paths", run_folder, "--set", "senders=['L0H1']", "into=v", "n_examples=8")
+    assert (said.code, said.err) == (0, "")
+    assert saved.values.shape == (2, 4)
+    assert f"{run_folder}/patch_paths.safetensors" in said.out
+    drawn = call("figure", "patching_heatmap", run_folder, "-o", tmp_path / "a.svg", "--json").json()
+    assert drawn["title"] == "Patching z"
 
 
 def test_a_measure_that_needs_a_ranking_says_what_makes_one(call, trained):
@@ -319,8 +353,10 @@ BAD = {
     "Did you mean 'n_examples'": ["measure", "evaluate", "RUN", "--set", "n_example=3"],
     "seed of evaluate must be int, got 'x'": ["measure", "evaluate", "RUN", "--set", "seed=x"],
     "Did you mean 'test'": ["measure", "evaluate", "RUN", "--set", "split=tests"],
+    "no corruption of bit_xor 'flip'": ["measure", "patch_activations", "RUN", "--set", "corruption=flip"],
+    "no layer 9: there are 0 to 2": ["measure", "patch_activations", "RUN", "--set", "layers=[9]"],
     "Did you mean 'head_grid'": ["figure", "hed_grid", "RUN", "-o", "new.pdf"],
-    "Did you mean 'pdf'": ["figure", "training_curves", "RUN", "-o", "new.pfd"],
+    "Did you mean 'pdf'": ["figure", "training_curves", "RUN", "-o", "new.pdff"],
     "Did you mean 'icml'": ["figure", "training_curves", "RUN", "-o", "new.pdf", "--preset", "icm"],
     "Did you mean 'vmax'": ["figure", "head_grid", "RUN", "-o", "new.pdf", "--set", "vmx=1"],
     "head_grid shows one run, got 2": ["figure", "head_grid", "RUN", "RUN", "-o", "new.pdf"],

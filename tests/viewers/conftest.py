@@ -8,16 +8,20 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 import torch
 
+from fpt_viz import registry
+from fpt_viz.export import Figure
 from fpt_viz.records import (
     AblationEffects,
     AttentionMaps,
     Evaluation,
     Geometry,
     HeadStatistics,
+    PatchingEffects,
     RunRecord,
     Step,
     TopHeadsEffects,
@@ -167,6 +171,29 @@ def make_top_heads(statistics: HeadStatistics, n_sets: int = 20) -> TopHeadsEffe
     return TopHeadsEffects(k=ks, top=top, random=tuple(random), source=source())
 
 
+def make_patching(*, direction: str = "denoise") -> PatchingEffects:
+    """Of 2 layers by 10 positions: layer 0 restores at a1, layer 1 at b1; a0 leads away."""
+    values = 0.01 * torch.randn(2, 10, generator=torch.Generator().manual_seed(8))
+    values[0, 1], values[1, 6], values[1, 0] = 0.94, 0.81, -0.3
+    values += direction == "noise"
+    return PatchingEffects(
+        values=values,
+        intervals=torch.stack([values - 0.05, values + 0.05], dim=-1),
+        axes=("layer", "position"),
+        labels=(("0", "1"), tokens(5)),
+        site="resid_pre",
+        metric="target_contrast",
+        corruption="flip_partner at 1",
+        direction=direction,
+        clean=9.1,
+        corrupted=-8.7,
+        split="test",
+        n_examples=120,
+        n_dropped=8,
+        source=source(),
+    )
+
+
 def make_evaluation(accuracy: float, split: str = "test") -> Evaluation:
     around = (max(0.0, accuracy - 0.012), min(1.0, accuracy + 0.012))
     trivial = {"copy_a": 0.5, "majority": 0.55}
@@ -241,17 +268,28 @@ init = "{init}"
 [train]
 n_steps = {n_steps}
 batch_size = 64
-learning_rate = 0.001
-seed = 0
+learning_rate = {learning_rate}
+seed = {seed}
 """
 
 
 def make_run(
-    folder: Path, init: str = "pretrained", *, n_steps: int = 60, n_layers: int = 2, solved: int | None = 50
+    folder: Path,
+    init: str = "pretrained",
+    *,
+    n_steps: int = 60,
+    n_layers: int = 2,
+    solved: int | None = 50,
+    seed: int = 0,
+    learning_rate: float = 0.001,
+    trained: tuple[str, ...] | None = None,
+    accuracy: float | None = None,
 ) -> RunRecord:
     """A finished run in ``folder``, sealed as a real one is; nothing measured lies beside it yet."""
     folder.mkdir(parents=True)
-    (folder / run_files.CONFIG).write_text(CONFIG.format(init=init, n_steps=n_steps, n_bits=N_BITS))
+    config = CONFIG.format(init=init, n_steps=n_steps, n_bits=N_BITS, seed=seed, learning_rate=learning_rate)
+    groups = "" if trained is None else f"trained = {list(trained)!r}\n"
+    (folder / run_files.CONFIG).write_text(groups + config)
     run_files.write_steps(folder / run_files.STEPS, make_steps(n_steps, solved or 12 * n_steps))
     for name in (run_files.ADAPTER, run_files.ADAPTER_INITIAL):
         save_file({"output.weight": torch.zeros(2, 384)}, folder / name)
@@ -259,10 +297,10 @@ def make_run(
     environment = {"python": "3.11.9", "torch": "2.13.0", "transformers": "5.23.0", "device": "cpu", "n_threads": 2}
     store.write_json(folder / run_files.ENVIRONMENT, environment)
     result = {
-        "run_id": f"xor-{init}",
+        "run_id": f"xor-{init}" if folder.name in ("pretrained", "random") else f"xor-{folder.name}",
         "status": "finished",
         "n_steps": n_steps,
-        "evaluation": asdict(make_evaluation(0.9992 if solved else 0.5132)),
+        "evaluation": asdict(make_evaluation(accuracy or (0.9992 if solved else 0.5132))),
         "steps_to_solve": solved,
         "frozen_intact": True,
     }
@@ -296,6 +334,12 @@ def test_statistics() -> HeadStatistics:
 
 
 @pytest.fixture(scope="session")
+def patching() -> PatchingEffects:
+    """Of the residual stream, by layer and position."""
+    return make_patching()
+
+
+@pytest.fixture(scope="session")
 def maps() -> AttentionMaps:
     """Of the same heads on two examples."""
     return make_maps()
@@ -308,3 +352,138 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
     records = [make_run(folder / "pretrained"), make_run(folder / "random", "random", solved=None)]
     measure(records[0])
     return records
+
+
+def make_seeds(folder: Path) -> list[RunRecord]:
+    """Two systems of three seeds; two seeds of the random one never solve the task."""
+    pretrained = [
+        make_run(folder / f"p{seed}", seed=seed, solved=30 + 10 * seed, accuracy=0.99 + 0.003 * seed)
+        for seed in range(3)
+    ]
+    random = [
+        make_run(folder / f"r{seed}", "random", seed=seed, solved=60 if seed == 1 else None, accuracy=0.5 + 0.1 * seed)
+        for seed in range(3)
+    ]
+    return pretrained + random
+
+
+def make_sweep(folder: Path) -> list[RunRecord]:
+    """Two systems at three learning rates each."""
+    reached = {"pretrained": (0.7, 0.99, 0.8), "random": (0.52, 0.6, 0.85)}
+    return [
+        make_run(folder / f"{init}-{rate:g}", init, learning_rate=rate, accuracy=accuracy, solved=None)
+        for init, accuracies in reached.items()
+        for rate, accuracy in zip((1e-4, 1e-3, 1e-2), accuracies, strict=True)
+    ]
+
+
+def make_groups(folder: Path) -> list[RunRecord]:
+    """One system with four sets of trained parameter groups."""
+    sets = [("output", "input", "layer_norm", "position"), ("output", "input", "layer_norm"), ("output", "input"), ()]
+    return [
+        make_run(folder / f"g{i}", trained=groups, accuracy=accuracy, solved=None)
+        for i, (groups, accuracy) in enumerate(zip(sets, (0.999, 0.93, 0.61, 0.5), strict=True))
+    ]
+
+
+def make_patch_maps(*, side: int = 4, size: int = 8, causal: bool = False) -> AttentionMaps:
+    """One example of ``side`` x ``side`` patches of ``size`` pixels, all queries captured, 2 layers of 2 heads."""
+    n = side * side
+    scores = 1.6 * torch.randn(2, 1, 2, n, n, generator=torch.Generator().manual_seed(2))
+    if causal:
+        scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -math.inf)
+    boxes = tuple((r * size, c * size, size, size) for r in range(side) for c in range(side))
+    return AttentionMaps(
+        weights=scores.softmax(-1),
+        layers=(0, 1),
+        heads=(0, 1),
+        queries=torch.arange(n)[None],
+        labels=(tuple(f"patch {i}" for i in range(n)),),
+        mask=torch.ones(1, n, dtype=torch.bool),
+        causal=causal,
+        geometry=Geometry(image_size=(side * size, side * size), boxes=boxes),
+        source={**source(), "task": "digits"},
+    )
+
+
+def make_image(size: int = 32) -> np.ndarray:
+    """A bright ring on black, 0 to 1."""
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    return np.exp(-((np.hypot(x, y) - 0.3 * size) ** 2) / (0.01 * size**2))
+
+
+def make_rollout(n_bits: int = N_BITS) -> np.ndarray:
+    """``[query key]``, rows that sum to 1."""
+    shares = np.random.default_rng(4).random((n_bits, 2 * n_bits)) ** 3
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def make_attribution(n_bits: int = N_BITS) -> np.ndarray:
+    """``[target token]``, of both signs."""
+    return np.random.default_rng(5).normal(size=(n_bits, 2 * n_bits))
+
+
+def make_strip() -> np.ndarray:
+    """``[step head query key]`` of 2 heads at 4 steps, the second ever more on the partner bits."""
+    even = np.full((4, 2, N_BITS, 2 * N_BITS), 1 / (2 * N_BITS))
+    for i in range(4):
+        even[i, 1] *= 1 - i / 4
+        even[i, 1, range(N_BITS), range(N_BITS)] += i / 4
+    return even
+
+
+@pytest.fixture(scope="session")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """Two systems of three seeds."""
+    return make_seeds(tmp_path_factory.mktemp("seeds"))
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """Two systems at three learning rates each."""
+    return make_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+@pytest.fixture(scope="session")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
+    """One system with four sets of trained parameter groups."""
+    return make_groups(tmp_path_factory.mktemp("groups"))
+
+
+@pytest.fixture(scope="session")
+def gallery(
+    maps: AttentionMaps,
+    statistics: HeadStatistics,
+    test_statistics: HeadStatistics,
+    patching: PatchingEffects,
+    runs: list[RunRecord],
+    seeds: list[RunRecord],
+    sweep: list[RunRecord],
+    groups: list[RunRecord],
+) -> dict[str, Figure]:
+    """Every figure of the folder, drawn from made records and arrays."""
+    patches, image = make_patch_maps(causal=True), make_image()
+    labels = tokens(N_BITS)
+    shown: dict[str, tuple[Any, dict[str, Any]]] = {
+        "ablation_effects": (runs[0].ablation(), {"stats": statistics}),
+        "attention_heatmap": (maps, {"layer": 1, "head": 2}),
+        "attribution_bits": (make_attribution(), {"labels": labels, "targets": labels[N_BITS:], "about": "bit_xor"}),
+        "attribution_patches": (make_attribution(4)[:, :4], {"image": image, "about": "digits"}),
+        "group_ablation": (groups, {}),
+        "head_grid": (statistics, {}),
+        "head_ranking": (runs[0].ablation(), {}),
+        "head_view": (maps, {"layer": 1, "head": 2}),
+        "learning_rate_sweep": (sweep, {}),
+        "patch_overlay": (patches, {"image": image, "layer": 1, "query": 9}),
+        "patch_pair_sheet": (patches, {"image": image, "queries": [3, 6, 9, 15]}),
+        "patching_heatmap": (patching, {}),
+        "rollout": (make_rollout(), {"labels": labels, "about": "bit_xor"}),
+        "routing_graph": (maps, {}),
+        "routing_table": (statistics, {"test": test_statistics}),
+        "run_comparison": (runs, {}),
+        "steps_to_solve": (seeds, {}),
+        "top_heads": (runs[0].top_heads(), {}),
+        "training_curves": (runs, {}),
+        "training_strip": (make_strip(), {"labels": labels, "steps": [0, 50, 100, 150], "heads": ["L0H1", "L1H2"]}),
+    }
+    return {name: registry.load("figures", name)(given, **options) for name, (given, options) in shown.items()}

@@ -155,10 +155,10 @@ def test_an_export_is_the_same_whatever_the_session_has_set(tmp_path):
 def test_exports_carry_source_and_alt_text(tmp_path):
     figure = heatmap_figure(source={"run": "xor", "seed": 3}, alt="naïve “words”")
     pdf = pypdf.PdfReader(figure.save(tmp_path / "figure.pdf")).metadata
-    assert json.loads(pdf["/Keywords"]) == {"run": "xor", "seed": 3}
+    assert json.loads(pdf["/Keywords"])["source"] == {"run": "xor", "seed": 3}
     assert pdf["/Subject"] == "naïve “words”"
     with Image.open(figure.save(tmp_path / "figure.png")) as png:
-        assert json.loads(png.text["Source"]) == {"run": "xor", "seed": 3}
+        assert json.loads(png.text["Source"])["source"] == {"run": "xor", "seed": 3}
         assert png.text["Description"] == "naïve “words”"
     root = ET.parse(figure.save(tmp_path / "figure.svg")).getroot()
     words = [text for node in root.iter() for text in (node.text or "",)]
@@ -213,7 +213,7 @@ def test_tiles_put_each_matrix_where_its_corner_is_and_nothing_between():
 
 @pytest.mark.parametrize("suffix", ["pdx", "gif", ""])
 def test_unknown_file_type_is_an_error_that_lists_those_there_are(suffix, tmp_path):
-    with pytest.raises(UnknownNameError, match="There are: html, pdf, png, svg") as told:
+    with pytest.raises(UnknownNameError, match="There are: csv, eps, html, pdf, pgf, png, svg") as told:
         heatmap_figure().save(tmp_path / f"figure.{suffix}")
     assert ("Did you mean 'pdf'" in str(told.value)) == (suffix == "pdx")
     assert not list(tmp_path.iterdir())
