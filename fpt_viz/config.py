@@ -45,11 +45,18 @@ class TrainConfig:
     """Stop at the second check in a row with every validation target right."""
     checkpoint_every: int = 100
     """Steps from one checkpoint to the next."""
+    telemetry_every: int = 0
+    """Steps from one capture of the probe batch to the next, which changes nothing of the training; 0 for none."""
+    telemetry_heads: tuple[str, ...] = ()
+    """Heads whose patterns a capture keeps, such as ``L3H5``; none named is all of them."""
+    n_telemetry: int = 32
+    """Distinct validation examples in the probe batch; all there are where the split holds fewer."""
 
     def __post_init__(self) -> None:
         _check_types(type(self), vars(self), "train")
-        at_least = {"n_steps": 1, "batch_size": 1, "n_validation": 1, "checkpoint_every": 1}
-        for name, low in (at_least | dict.fromkeys(("n_warmup_steps", "validate_every", "seed"), 0)).items():
+        at_least = dict.fromkeys(("n_steps", "batch_size", "n_validation", "checkpoint_every", "n_telemetry"), 1)
+        from_0 = ("n_warmup_steps", "validate_every", "seed", "telemetry_every")
+        for name, low in (at_least | dict.fromkeys(from_0, 0)).items():
             if getattr(self, name) < low:
                 raise ConfigError(f"train.{name} must be at least {low}, got {getattr(self, name)}")
         if self.seed >= 2**63:
@@ -61,6 +68,11 @@ class TrainConfig:
             raise ConfigError(f"train.dropout must be from 0 to below 1, got {self.dropout}")
         if self.stop_when_solved and not self.validate_every:
             raise ConfigError("train.stop_when_solved needs checks: set train.validate_every, 10 for example")
+        if self.telemetry_heads and not self.telemetry_every:
+            raise ConfigError(
+                f"train.telemetry_heads names {', '.join(self.telemetry_heads)}, but train.telemetry_every is 0, which "
+                "captures nothing: set it to 50, for example"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,6 +83,8 @@ class FrozenPretrainedTransformer(nn.Module):
         backbone.owner = task.name
         self.backbone, self.task, self.input_init = backbone, task, input_init
         self.run_id: str | None = None
+        self.run_path: Path | None = None
+        """The folder of the run that it was loaded from, which holds its start."""
         self.step = 0
         """Gradient steps taken; kept by training, told in captures."""
         with torch.random.fork_rng(devices=[]):
@@ -337,7 +339,7 @@ def load_model(
             f"differ from its ledger, such as {moved[0]}; wanted "
             f"{record.ledger.backbone.get('identity') or config.backbone.name}"
         )
-    model.run_id, model.step = record.result["run_id"], record.result["n_steps"]
+    model.run_id, model.run_path, model.step = record.result["run_id"], record.path, record.result["n_steps"]
     return model.to(device).eval()
 
 

@@ -39,10 +39,14 @@ from fpt_viz.records.run import (
     seal,
     write_steps,
 )
+from fpt_viz.records.telemetry import FOLDER, TelemetryFrame, check_complete, frame_path, frames_of
 from fpt_viz.training_state import TrainingState
 
 HOLDER = "writer.json"
-CAPTURED = ("attention_maps*.safetensors", "head_statistics*.safetensors", "ablate_*.json", "evaluate*.json")
+CAPTURED = (
+    *("attention_maps*.safetensors", "head_statistics*.safetensors", "ablate_*.json", "evaluate*.json"),
+    *("patch_*.safetensors", "routing_breakdown*.safetensors", "what_moved*.safetensors"),
+)
 """What measures leave beside a run: removed with it."""
 
 
@@ -168,11 +172,19 @@ class RunFolder:
         steps = _whole_steps(self.path / STEPS)[: state.n_steps]
         if len(steps) < state.n_steps:
             raise RecordError(f"{self.path / STEPS} holds {len(steps)} steps, the checkpoint {state.n_steps}")
+        for step, frame in frames_of(self.path).items():
+            if step > state.n_steps:
+                frame.unlink()
+        check_complete(self.path, self.config.train.telemetry_every, state.n_steps)
         return steps
 
     def add(self, step: Step) -> None:
         """Take ``step`` for ``steps.jsonl``, which it reaches with the next checkpoint."""
         self._pending.append(step)
+
+    def add_frame(self, frame: TelemetryFrame) -> None:
+        """Save a capture at once, so that no checkpoint of a later step lacks it; a resume cuts off later ones."""
+        frame.save(frame_path(self.path, frame.step))
 
     def checkpoint(self, state: TrainingState) -> None:
         """Save ``state`` in the place of the last checkpoint, the steps before it."""
@@ -288,6 +300,10 @@ def _remove_run(path: Path) -> None:
     for pattern in CAPTURED:
         for file in path.glob(pattern):
             file.unlink()
+    for frame in frames_of(path).values():
+        frame.unlink()
+    with contextlib.suppress(OSError):
+        (path / FOLDER).rmdir()  # unless it holds files of others
     for name in sorted(SEALED, key=lambda name: name == CONFIG):  # the config last
         (path / name).unlink(missing_ok=True)
 
@@ -297,3 +313,5 @@ def _remove_parts(path: Path) -> None:
     for name in (*SEALED, RESULT, CHECKPOINT, HOLDER):
         for part in path.glob(f".{name}.*.part"):
             part.unlink(missing_ok=True)
+    for part in path.glob(f"{FOLDER}/.step_*.part"):
+        part.unlink(missing_ok=True)

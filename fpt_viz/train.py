@@ -26,6 +26,7 @@ from fpt_viz.progress import shown
 from fpt_viz.records import Evaluation, RunRecord, Step, load_run
 from fpt_viz.run_folder import RunFolder
 from fpt_viz.tasks import Batch, Task
+from fpt_viz.telemetry import Probe
 from fpt_viz.training_state import TrainingState
 
 
@@ -152,14 +153,19 @@ def run(
             return load_run(out)
         model = build_model(folder.started_as(), device=chosen)
         state = TrainingState(model, config.train)
+        probe = Probe.of(model, config.train)  # before a resume, so that it sees the start
         folder.begin(model, state)
         model.run_id = folder.run_id
+        if probe and not state.n_steps:
+            folder.add_frame(probe.frame())
         with (
             _stop_requests() as stopped,
             shown(folder.run_id, config.train.n_steps, state.n_steps, visible=progress) as tell,
         ):
             for step in train(model, config=config.train, state=state):
                 folder.add(step)
+                if probe and probe.due(state.n_steps):
+                    folder.add_frame(probe.frame())  # before the checkpoint, which no frame may lack
                 tell(step)
                 if stopped.is_set():
                     folder.checkpoint(state)

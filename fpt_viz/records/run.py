@@ -14,6 +14,7 @@ from fpt_viz.records.attention import AttentionMaps
 from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
 from fpt_viz.records.patching import PatchingEffects
 from fpt_viz.records.statistics import HeadStatistics
+from fpt_viz.records.telemetry import Telemetry, load_telemetry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,14 +239,27 @@ class RunRecord:
         return AblationEffects.load(path) if path.exists() else None
 
     def patching(self) -> PatchingEffects | None:
-        """The effects of patching activations saved beside the run, if they were measured."""
-        path = self.path / "patch_activations.safetensors"
-        return PatchingEffects.load(path) if path.exists() else None
+        """The effects of patching activations saved beside the run, if they were measured.
+
+        Those of the usual options; where there are none, the newest of others, such as ``site=z``.
+        """
+        usual = self.path / "patch_activations.safetensors"
+        others = sorted(self.path.glob("patch_activations_*.safetensors"), key=lambda path: path.stat().st_mtime)
+        path = next((path for path in (usual, *reversed(others)) if path.exists()), None)
+        return None if path is None else PatchingEffects.load(path)
 
     def top_heads(self) -> TopHeadsEffects | None:
         """The effect of cutting the best routing heads saved beside the run, if it was measured."""
         path = self.path / "ablate_top_heads.json"
         return TopHeadsEffects.load(path) if path.exists() else None
+
+    def telemetry(self) -> Telemetry | None:
+        """What was captured while it trained, from step 0; None where ``telemetry_every`` was 0.
+
+        Raises:
+            RecordError: A capture is missing, damaged or of another run; the message names its file.
+        """
+        return load_telemetry(self.path, self.config["train"].get("telemetry_every", 0), self.result["n_steps"])
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a step; ``validation_accuracy`` is NaN where no check was due."""

@@ -175,7 +175,7 @@ def jpeg(image: np.ndarray, **options: object) -> bytes:
         {"quality": 95, "subsampling": 0}, {"quality": 5, "subsampling": 2}, {"progressive": True}, {"optimize": True},
         {"comment": b"a comment"}, {"exif": Image.Exif()}, {"restart_marker_blocks": 1}, {"keep_rgb": True},
     ],
-    ids=str,
+    ids=" ".join,
 )  # fmt: skip
 def test_every_kind_of_jpeg_holds_what_pillow_decodes(tmp_path, options):
     images = [jpeg(image, **options) for image in Made("cifar10").images["train"]]

@@ -16,12 +16,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "fpt_viz"
 
-TRAINING = {"progress", "training_state", "run_folder", "train"}
+TRAINING = {"progress", "telemetry", "training_state", "run_folder", "train"}
 BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
-    "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "tap", "capture", "intervene",
-    "config", "model", "measures", "progress", "training_state", "run_folder", "train", "engines",
+    "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "activations", "module_hooks", "tap",
+    "cache", "capture", "reference", "intervene", "config", "model", "measures", "progress", "training_state",
+    "run_folder", "train", "engines", "telemetry",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
 
@@ -41,18 +42,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "freeze": BELOW_ALL,  # works on any module that declares its groups
     "data_sets": BELOW_ALL | {"sources", "hub"},  # files and their formats, whatever a task asks of them
     "tasks": BELOW_ALL | {"sources", "hub", "data_sets"},  # what is asked; some read data sets
-    "backbones": BELOW_ALL | {"sources", "hub", "freeze"},  # what computes: weights, and the groups they are in
+    "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel"},  # what computes: weights, their groups, attention
     "kernel": BELOW_ALL,  # one layer's attention in steps, whoever looks on
-    "tap": BELOW_ALL | {"tasks", "backbones", "kernel"},  # the one way into a model while it computes
-    "capture": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # the tap, reading; a task labels what is read
-    "intervene": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # the same tap, writing
+    "activations": BELOW_ALL | {"backbones"},  # what a model's activations are called
+    "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel
+    "tap": BELOW_ALL
+    | {"tasks", "backbones", "kernel", "activations", "module_hooks"},  # the one way in
+    "cache": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "tap"},  # the tap, reading anything
+    "capture": BELOW_ALL | {"tasks", "backbones", "kernel", "tap", "cache"},  # reading attention; a task labels it
+    "reference": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # what stands in for what is cut
+    "intervene": BELOW_ALL | {"tasks", "backbones", "kernel", "tap", "reference"},  # the same tap, writing
     "config": BELOW_ALL | {"sources", "freeze", "tasks", "backbones"},  # names a task and a backbone and their options
     "model": BELOW_ALL
-    | {"sources", "freeze", "tasks", "backbones", "kernel", "tap", "capture", "intervene", "config"},  # joins
+    | {"sources", "freeze", "tasks", "backbones", "kernel", "activations", "tap", "cache", "capture", "intervene"}
+    | {"config"},  # joins
     "measures": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # ask a model and a task
     "progress": {"records"},  # shows steps, whoever makes them
+    "telemetry": BOTH_SIDES - VIEWERS - TRAINING - {"engines"},  # probes a model while it trains, with measures
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
-    "run_folder": BOTH_SIDES - VIEWERS - {"measures", "progress", "run_folder", "train", "engines"},  # on the disk
+    "run_folder": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # on the disk
     "train": BOTH_SIDES - VIEWERS - {"train", "engines"},  # checks accuracy on the way with measures
     "engines": BOTH_SIDES - VIEWERS - {"engines"},  # run many configurations
     # on top: what users start sees both sides

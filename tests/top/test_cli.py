@@ -32,8 +32,8 @@ from fpt_viz.records import AttentionMaps, PatchingEffects, load_run
 TINY = ("--task", "bit_xor", "--backbone", "bert-tiny-random", "--init", "random")
 SMALL = ("--set", "n_bits=3", "n_steps=6", "validate_every=3", "batch_size=8")
 COMMANDS = (
-    "demo", "train", "evaluate", "statistics", "routing", "ablate", "capture", "measure", "compare", "figure", "list",
-    "doctor", "lab", "paper-kit",
+    "demo", "train", "evaluate", "statistics", "routing", "ablate", "capture", "measure", "compare", "figure",
+    "paper-kit", "list", "doctor", "lab",
 )  # fmt: skip
 DRAWN_ELSEWHERE = {
     "attribution_bits", "attribution_patches", "rollout", "training_strip",  # of arrays, which no run holds
@@ -251,7 +251,7 @@ def test_patching_is_asked_for_by_name_and_its_figure_drawn(call, run_folder, tm
     said = call("measure", "patch_paths", run_folder, "--set", "senders=['L0H1']", "into=v", "n_examples=8")
     assert (said.code, said.err) == (0, "")
     assert saved.values.shape == (2, 4)
-    assert f"{run_folder}/patch_paths.safetensors" in said.out
+    assert f"{run_folder}/patch_paths_v.safetensors" in said.out
     drawn = call("figure", "patching_heatmap", run_folder, "-o", tmp_path / "a.svg", "--json").json()
     assert drawn["title"] == "Patching z"
 
