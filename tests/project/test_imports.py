@@ -46,8 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernel": BELOW_ALL,  # one layer's attention in steps, whoever looks on
     "activations": BELOW_ALL | {"backbones"},  # what a model's activations are called
     "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel
-    "tap": BELOW_ALL
-    | {"tasks", "backbones", "kernel", "activations", "module_hooks"},  # the one way in
+    "tap": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "module_hooks"},  # the one way in
     "cache": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "tap"},  # the tap, reading anything
     "capture": BELOW_ALL | {"tasks", "backbones", "kernel", "tap", "cache"},  # reading attention; a task labels it
     "reference": BELOW_ALL | {"tasks", "backbones", "kernel", "tap"},  # what stands in for what is cut
