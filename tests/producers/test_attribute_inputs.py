@@ -19,6 +19,8 @@ from fpt_viz.records import InputAttribution
 from fpt_viz.tap import inspecting
 from fpt_viz.tasks import load_task
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 FAMILIES = ["bert", "gpt2", "llama", "longformer", "t5", "vit"]
 ON_INPUTS = ["integrated_gradients", "gradient_x_input", "occlusion", "shapley"]
 

@@ -13,6 +13,8 @@ from fpt_viz.measures.attribute_inputs import attribute_inputs
 from fpt_viz.measures.attribution_sanity import _alike, _randomised, attribution_sanity
 from fpt_viz.records import AttributionSanity
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 QUICK = {"n_examples": 6, "seeds": (0,), "n_steps": 8, "answers": [0]}
 
 

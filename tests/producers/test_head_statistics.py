@@ -178,6 +178,7 @@ def test_the_examples_are_of_the_split_asked_for(tiny, monkeypatch):
     assert asked == [(4, "train", 7)]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_examples(tiny, monkeypatch):
     module = import_module("fpt_viz.measures.head_statistics")
     model, peaks = tiny("bert", load_task("bit_xor")), []

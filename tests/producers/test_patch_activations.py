@@ -14,6 +14,8 @@ from fpt_viz.measures.patch_activations import SITES, patch_activations
 from fpt_viz.records import PatchingEffects
 from fpt_viz.tasks import Batch, load_task
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 
 

@@ -12,6 +12,8 @@ from fpt_viz.measures.patch_activations import patch_activations
 from fpt_viz.measures.patch_paths import patch_paths
 from fpt_viz.records import PatchingEffects
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 LETTERS = "qkv"
 
 

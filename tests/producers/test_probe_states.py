@@ -13,6 +13,8 @@ from fpt_viz.errors import CaptureError, ConfigError, UnknownNameError
 from fpt_viz.measures.probe_states import probe_states
 from fpt_viz.records import ProbeAccuracy
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 FAMILIES = ["bert", "gpt2", "llama", "longformer", "t5", "vit"]
 QUICK = {"n_examples": 128, "n_test": 64, "seeds": (0, 1)}
 

@@ -23,6 +23,8 @@ from fpt_viz.run_folder import RunFolder
 from fpt_viz.telemetry import Probe
 from fpt_viz.train import run
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 forked = runpy.run_path(str(Path(__file__).with_name("interrupted_runs.py")))["forked"]
 EVERY = 3
 CONFIG = RunConfig(

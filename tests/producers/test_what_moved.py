@@ -21,6 +21,8 @@ from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import PatternShift
 from fpt_viz.tasks import load_task
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 MODULE = sys.modules[what_moved.__module__]
 Moved = Callable[..., tuple[FrozenPretrainedTransformer, dict[str, Tensor]]]
 

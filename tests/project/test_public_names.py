@@ -61,6 +61,7 @@ def test_an_unknown_name_is_an_attribute_error():
         fpt.figures.no_such_figure  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "imports",
     [

@@ -20,6 +20,8 @@ from fpt_viz.capture import capture_attention
 from fpt_viz.records.parts import Head
 from fpt_viz.testing.writers import LAYOUTS
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 EACH_FAMILY = pytest.mark.parametrize("family", sorted(LAYOUTS))
 
 

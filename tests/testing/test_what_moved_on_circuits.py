@@ -11,6 +11,8 @@ from fpt_viz.records import PatternShift
 from fpt_viz.testing.verdicts import Circuit
 from fpt_viz.testing.writers import LAYOUTS
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 EACH_FAMILY = pytest.mark.parametrize("family", sorted(LAYOUTS))
 
 

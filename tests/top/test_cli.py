@@ -439,6 +439,7 @@ def test_an_answer_that_cannot_be_written_is_an_error():
     assert err == "fpt-viz: the answer could not be written: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_all_is_saved_and_the_line_that_is_given_goes_on(tmp_path):
     run = tmp_path / "a run"
     argv = ["train", *TINY, "--out", run, "--threads", 1, "--set", "n_bits=3", "n_steps=150", "checkpoint_every=5"]

@@ -22,6 +22,8 @@ from fpt_viz.errors import ConfigError, FptVizError, UnknownNameError
 from fpt_viz.export import PRESETS, SUFFIXES, Figure, Heatmap, Tiles, numbers
 from fpt_viz.export._paper_style import settings
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 NAMES = registry.names("figures")
 EACH = pytest.mark.parametrize("name", NAMES)
 NEEDS_POPPLER = pytest.mark.skipif(shutil.which("pdffonts") is None, reason="no poppler: apt-get install poppler-utils")

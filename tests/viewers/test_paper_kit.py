@@ -17,6 +17,8 @@ from fpt_viz.export import provenance
 from fpt_viz.paper_kit import write_kit
 from fpt_viz.records import RunRecord, load_run
 
+pytestmark = pytest.mark.slow  # a minute or so in all
+
 NEEDS_TEX = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="no TeX: apt-get install texlive-latex-recommended texlive-pictures"
 )
