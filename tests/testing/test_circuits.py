@@ -14,6 +14,8 @@ from fpt_viz.testing.catalogue import KINDS
 from fpt_viz.testing.verdicts import every_head
 from fpt_viz.testing.writers import LAYOUTS, Writer
 
+pytestmark = pytest.mark.slow  # half a minute or so in all
+
 FAMILIES = ("bert", "gpt2", "llama", "longformer", "t5", "vit")
 EACH_CIRCUIT = pytest.mark.parametrize("name", testing.circuits())
 EACH_METHOD = pytest.mark.parametrize("method", list(testing.METHODS))

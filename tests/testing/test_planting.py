@@ -12,6 +12,8 @@ from fpt_viz.testing.features import Features
 from fpt_viz.testing.plant import Plant
 from fpt_viz.testing.writers import LAYOUTS, Writer, small_backbone
 
+pytestmark = pytest.mark.slow  # half a minute or so in all
+
 TASKS = [LeftPatch(), LeftPatch(n_rows=3, n_columns=3), NullXor(), NullXor(n_bits=2)]
 
 

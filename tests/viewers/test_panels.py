@@ -12,6 +12,8 @@ from fpt_viz.errors import ConfigError
 from fpt_viz.export import PRESETS, Heatmap, compose
 from fpt_viz.export._paper_style import settings
 
+pytestmark = pytest.mark.slow  # half a minute or so in all
+
 
 def bars(sheet) -> int:
     """Colour bars on the page: beside panels, or one for all."""

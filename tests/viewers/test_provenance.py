@@ -14,6 +14,8 @@ from fpt_viz.errors import RecordError
 from fpt_viz.export import SUFFIXES, numbers, provenance
 from fpt_viz.records import RunRecord, load_run
 
+pytestmark = pytest.mark.slow  # half a minute or so in all
+
 EMBEDDED = sorted(set(SUFFIXES) - {"csv"} - ({"pgf"} if shutil.which("pdflatex") is None else set()))
 
 

@@ -14,6 +14,8 @@ from fpt_viz.records import load_run
 from fpt_viz.records.run import seal
 from fpt_viz.report import NO_CAUSAL_CHECK, write_report
 
+pytestmark = pytest.mark.slow  # half a minute or so in all
+
 N_FIGURES = 9  # comparison, curves, and of the measured run: grid, heatmap, routing, four of ablation
 
 
