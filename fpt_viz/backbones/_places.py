@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,3 +45,31 @@ def rotary_attention(path: str, *, query: str, key: str, value: str, projection:
         **{name: Place(path, "kernel") for name in (*ROT_QK, SCORES, PATTERN, Z)},
         "attn.hook_result": Place(projection, "result"),
     }
+
+
+BERT_GROUPS: Mapping[str, str] = {
+    "embeddings.token_type_embeddings.*": "token",
+    "embeddings.position_embeddings.*": "position",
+    "*LayerNorm.*": "layer_norm",
+    "encoder.layer.*.attention.self.*": "attention",
+    "encoder.layer.*.attention.output.dense.*": "attention",
+    "encoder.layer.*.intermediate.dense.*": "feed_forward",
+    "encoder.layer.[0-9].output.dense.*": "feed_forward",
+    "encoder.layer.[0-9][0-9].output.dense.*": "feed_forward",
+}
+"""Of a BERT encoder's parameters, and of those that are named as its are (Longformer)."""
+BERT_PLACES: Mapping[str, Place] = {
+    "hook_resid_pre": Place("", "input"),
+    **attention("attention.self", "attention.output.dense"),
+    "hook_attn_out": Place("attention.output.dropout", "output"),
+    "hook_resid_mid": Place("attention.output.LayerNorm", "input"),
+    **norm("ln1", "attention.output.LayerNorm"),
+    "hook_normalized_resid_mid": Place("attention.output.LayerNorm", "output"),
+    "mlp.hook_pre": Place("intermediate.dense", "output"),
+    "mlp.hook_post": Place("intermediate", "output"),
+    "hook_mlp_out": Place("output.dropout", "output"),
+    "hook_resid_post": Place("output.LayerNorm", "input"),
+    **norm("ln2", "output.LayerNorm"),
+    "hook_normalized_resid_post": Place("output.LayerNorm", "output"),
+}
+"""In a block of such an encoder."""

@@ -16,7 +16,7 @@ from transformers import LongformerConfig, LongformerModel, PreTrainedConfig, Pr
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
 from fpt_viz import kernel
-from fpt_viz.backbones._places import Place, attention, norm
+from fpt_viz.backbones._places import BERT_GROUPS, BERT_PLACES
 from fpt_viz.backbones.base import Backbone, Preset, assign
 
 __all__ = ["Longformer"]
@@ -37,30 +37,8 @@ class Longformer(Backbone):
     vocabulary_path = "embeddings.word_embeddings"
     position_path = "embeddings.position_embeddings"
     embedding_norm_path = "embeddings.LayerNorm"
-    groups: ClassVar = {
-        "embeddings.token_type_embeddings.*": "token",
-        "embeddings.position_embeddings.*": "position",
-        "*LayerNorm.*": "layer_norm",
-        "encoder.layer.*.attention.self.*": "attention",
-        "encoder.layer.*.attention.output.dense.*": "attention",
-        "encoder.layer.*.intermediate.dense.*": "feed_forward",
-        "encoder.layer.[0-9].output.dense.*": "feed_forward",
-        "encoder.layer.[0-9][0-9].output.dense.*": "feed_forward",
-    }
-    block_places: ClassVar = {
-        "hook_resid_pre": Place("", "input"),
-        **attention("attention.self", "attention.output.dense"),
-        "hook_attn_out": Place("attention.output.dropout", "output"),
-        "hook_resid_mid": Place("attention.output.LayerNorm", "input"),
-        **norm("ln1", "attention.output.LayerNorm"),
-        "hook_normalized_resid_mid": Place("attention.output.LayerNorm", "output"),
-        "mlp.hook_pre": Place("intermediate.dense", "output"),
-        "mlp.hook_post": Place("intermediate", "output"),
-        "hook_mlp_out": Place("output.dropout", "output"),
-        "hook_resid_post": Place("output.LayerNorm", "input"),
-        **norm("ln2", "output.LayerNorm"),
-        "hook_normalized_resid_post": Place("output.LayerNorm", "output"),
-    }
+    groups = BERT_GROUPS
+    block_places = BERT_PLACES
     presets: ClassVar = {
         "longformer-base": Preset(
             config={
