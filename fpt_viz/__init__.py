@@ -9,7 +9,7 @@ Every name below is imported when it is first used, so ``import fpt_viz`` costs 
     stats = fpt.head_statistics(model, fpt.load_task("bit_xor"))
     fpt.figures.head_grid(stats).save("heads.pdf")
 
-``fpt.measures``, ``fpt.analysis`` and ``fpt.figures`` hold every entry of the folder of that name.
+``fpt.measures``, ``fpt.analysis``, ``fpt.figures`` and ``fpt.widgets`` hold every entry of the folder of that name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fpt_viz import registry
 
 if TYPE_CHECKING:
-    from fpt_viz import analysis as analysis, figures as figures, measures as measures
+    from fpt_viz import analysis as analysis, figures as figures, measures as measures, widgets as widgets
     from fpt_viz.backbones import load_backbone as load_backbone
     from fpt_viz.capture import capture_attention as capture_attention
     from fpt_viz.config import RunConfig as RunConfig, TrainConfig as TrainConfig
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_NAMESPACES = ("analysis", "figures", "measures")
+_NAMESPACES = ("analysis", "figures", "measures", "widgets")
 _ORIGINS = {
     "FrozenPretrainedTransformer": "fpt_viz.model",
     "RunConfig": "fpt_viz.config",

@@ -162,6 +162,10 @@ class FrozenPretrainedTransformer(nn.Module):
         """The parameters that learn, by name."""
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    def version(self) -> tuple[int, ...]:
+        """How often each parameter was written to in place: another tuple after any step or edit of a weight."""
+        return tuple(parameter._version for parameter in self.parameters())
+
     @property
     def cfg(self) -> Sizes:
         """The sizes of the network, by the names that TransformerLens gives them."""

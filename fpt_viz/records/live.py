@@ -15,6 +15,10 @@ from fpt_viz.records.attention import AttentionMaps
 class LiveModel(Protocol):
     """A model that can be run, tapped and intervened on."""
 
+    def version(self) -> object:
+        """Something that equals itself as long as no parameter was written to; costs no reading of them."""
+        ...
+
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """The logits, ``[batch readout ...]``."""
         ...

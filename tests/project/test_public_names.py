@@ -14,7 +14,7 @@ import pytest
 import fpt_viz as fpt
 from fpt_viz import registry
 
-CALLABLES = sorted(set(fpt.__all__) - {"analysis", "figures", "measures", "__version__"})
+CALLABLES = sorted(set(fpt.__all__) - {"analysis", "figures", "measures", "widgets", "__version__"})
 NAMESPACES = ("analysis", "figures", "measures")
 
 
@@ -39,7 +39,7 @@ def test_the_type_checker_and_the_interpreter_see_the_same_names():
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     entry = re.compile(r"(fpt_viz\.(?:analysis|figures|measures))\.\w+")
     typed = {alias.name: entry.sub(r"\1", node.module) for node in imports for alias in node.names}
-    assert typed == fpt._ORIGINS | dict.fromkeys(NAMESPACES, "fpt_viz")
+    assert typed == fpt._ORIGINS | dict.fromkeys((*NAMESPACES, "widgets"), "fpt_viz")
 
 
 def test_dir_lists_what_there_is():
@@ -52,6 +52,13 @@ def test_dir_lists_what_there_is():
 def test_each_entry_is_an_attribute_of_its_folder(folder):
     for name in registry.names(folder):
         assert getattr(getattr(fpt, folder), name) is registry.load(folder, name)
+
+
+def test_each_widget_is_named_after_its_class_and_its_file_after_the_widget():
+    in_words = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): name for name in dir(fpt.widgets)}
+    assert sorted(in_words) == registry.names("widgets")
+    for file_name, class_name in in_words.items():
+        assert getattr(fpt.widgets, class_name) is registry.load("widgets", file_name)
 
 
 def test_an_unknown_name_is_an_attribute_error():

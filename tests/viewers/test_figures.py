@@ -357,3 +357,22 @@ def test_numbers_of_alt_texts_are_numbers_of_the_records(gallery, runs):
     alt = gallery["training_curves"].alt
     accuracy = [float(found) for found in re.findall(r"test accuracy ([\d.]+\d)", alt)]
     assert accuracy == [round(record.evaluation.accuracy, 3) for record in runs]
+
+
+def test_a_difference_is_the_second_less_the_first_on_a_scale_even_about_0(maps, statistics):
+    uniform = replace(maps, weights=torch.full_like(maps.weights, 1 / maps.weights.shape[-1]))
+    figure = show("attention_difference", uniform, maps, layer=1, head=2, example=0)
+    mark = mark_of(figure, Heatmap)
+    assert mark.z == pytest.approx((maps.weights - uniform.weights)[1, 0, 2].numpy(), abs=1e-7)
+    assert mark.colours.vmin == -mark.colours.vmax
+    assert mark.colours.signed
+    mean = mark_of(show("attention_difference", uniform, maps, layer=1, head=2), Heatmap)
+    assert mean.z == pytest.approx((maps.weights - uniform.weights)[1, :, 2].mean(0).numpy(), abs=1e-6)
+
+
+def test_a_difference_of_other_examples_is_refused(maps, statistics):
+    other = replace(maps, source={**maps.source, "inputs": "others"})
+    with pytest.raises(RecordError, match="other examples, so they cannot be compared"):
+        show("attention_difference", replace(maps, source={**maps.source, "inputs": "these"}), other)
+    with pytest.raises(ConfigError, match="means alone, not example 0"):
+        show("attention_difference", statistics, statistics, example=0)
