@@ -258,12 +258,12 @@ class AttentionExplorer(Widget):
         if choice["side"] == "difference":
             pair = [side.drawable(example) for side in self._sides.values()]
             chosen = None if example == MEAN else example
-            found: Figure = figures.attention_difference(*pair, example=chosen, vmax=choice["top"] or None, **head)
+            found: Figure = figures.attention_difference(*pair, example=chosen, vmax=float(choice["top"]) or None, **head)
             return found
         side = self._sides[choice["side"]]
         if side.maps is None or example == MEAN:
             chosen = [(head["layer"], head["head"])]
-            found = figures.head_grid(side.drawable(example), highlight=chosen, vmax=choice["top"] or None)
+            found = figures.head_grid(side.drawable(example), highlight=chosen, vmax=float(choice["top"]) or None)
         else:
             drawn = figures.head_view if choice["view"] == "lines" else figures.attention_heatmap
             found = drawn(side.maps, example=example, **head)

@@ -292,23 +292,19 @@ class PatchExplorer(Widget):
         maps = self._captured(choice["example"], tuple(choice["occluded"]))
         place = 0 if self._live is not None else choice["example"]
         image = None if self._images is None else self._images[choice["example"]]
-        if choice["overlay"] == "attention":
-            found: Figure = figures.patch_overlay(
-                maps,
-                image=image,
-                layer=choice["layer"],
-                head=choice["head"],
-                example=place,
-                query=choice["query"],
-                vmax=choice["top"] or None,
-            )
-            return found
         overlaid = self._overlay(choice, maps, place) or {}
         if "error" in overlaid:
             raise ConfigError(overlaid["error"])
-        values = np.frombuffer(overlaid["values"]["data"], dtype=np.float32)[: len(self._geometry.boxes)]
-        found = figures.attribution_patches(
-            values, image=image, geometry=self._geometry, unit=overlaid["words"], about=origin(maps.source)
+        values = np.frombuffer(overlaid["values"]["data"], dtype=np.float32) if overlaid else None
+        if choice["overlay"] == "attribution" and values is not None:
+            values = values[: len(self._geometry.boxes)]
+            found: Figure = figures.attribution_patches(
+                values, image=image, geometry=self._geometry, unit=overlaid["words"], about=origin(maps.source)
+            )
+            return found
+        shown = {name: choice[name] for name in ("layer", "head", "query")}
+        found = figures.patch_overlay(
+            maps, image=image, example=place, vmax=float(choice["top"]) or None, rollout=values, **shown
         )
         return found
 

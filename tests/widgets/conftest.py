@@ -110,9 +110,7 @@ def bare(chromium: Browser) -> Iterator[Callable[..., Bare]]:
         found = Bare(context.new_page(), widget)
         page = found.page
         page.on("pageerror", lambda error: found.wrong.append(f"error: {error}"))
-        page.on(
-            "console", lambda said: said.type in ("error", "warning") and found.wrong.append(f"console: {said.text}")
-        )
+        page.on("console", lambda said: said.type == "error" and found.wrong.append(f"console: {said.text}"))
         page.on("request", lambda asked: asked.url.startswith("http") and found.wrong.append(f"asked for {asked.url}"))
         page.expose_function("fptChoose", found.choose)
         page.expose_function("fptReply", found.reply)

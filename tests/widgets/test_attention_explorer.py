@@ -130,7 +130,7 @@ def test_what_a_page_chooses_wrongly_is_said_and_changes_nothing():
     widget.choice = {**before, "layer": 9}
     assert (widget.choice, widget.tiles) == (before, tiles)
     assert "no layer 9" in widget.notice
-    widget.choice = {**before, "layer": 1}
+    widget.choice = {**before, "layer": 1 - before["layer"]}
     assert widget.notice == ""
 
 
