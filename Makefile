@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast lint format lab bench pins clean
+.PHONY: help env demo test test-fast lint format lab bench examples pins clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ lab: $(INSTALLED)  ## open the notebooks in JupyterLab
 
 bench: $(INSTALLED)  ## measure speed and memory
 	$(BIN)/python -m benchmarks
+
+examples: $(INSTALLED)  ## make the example pages of docs/examples anew
+	$(BIN)/python docs/examples/make.py
 
 pins: $(INSTALLED)  ## write constraints.txt from what .venv/ holds
 	{ grep '^#' constraints.txt; $(PIP) freeze --all --exclude-editable | sed 's/+[a-z0-9.]*$$//; /^pip==/d'; } > .constraints.new

@@ -11,9 +11,9 @@ import traitlets
 from fpt_viz import figures
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import SCALES, Figure
-from fpt_viz.figures.base import Array, origin, place_of, scale_top
+from fpt_viz.figures.base import Array, head_name, origin, place_of, scale_top
 from fpt_viz.records import AblationEffects, LiveModel
-from fpt_viz.widgets import _patterns
+from fpt_viz.widgets import _patterns, _still
 from fpt_viz.widgets._patterns import MEAN
 from fpt_viz.widgets.base import Choice, Widget, packed
 
@@ -251,6 +251,17 @@ class AttentionExplorer(Widget):
         ]
         return [self.choice, *kept]
 
+    def still(self) -> str:
+        """The grid, small; one head where one example is shown."""
+        if self.choice["example"] != MEAN and self.choice["side"] != "difference":
+            return super().still()
+        packed_tiles = self.tiles["values"]
+        tiles = np.frombuffer(packed_tiles["data"], dtype=np.uint8).reshape(packed_tiles["shape"])
+        ours = self._sides["a"]
+        captions = [[head_name((layer, head)) for head in ours.heads] for layer in ours.layers]
+        scale = "diverging" if self.tiles["scale"]["low"] < 0 else "sequential"
+        return _still.grid(tiles, captions, scale=scale, alt=self.alt, widget_id=self.fixed["id"])
+
     def figure(self) -> Figure:
         """What is on screen: the grid of heads and the chosen head."""
         choice = self.choice
@@ -258,7 +269,9 @@ class AttentionExplorer(Widget):
         if choice["side"] == "difference":
             pair = [side.drawable(example) for side in self._sides.values()]
             chosen = None if example == MEAN else example
-            found: Figure = figures.attention_difference(*pair, example=chosen, vmax=float(choice["top"]) or None, **head)
+            found: Figure = figures.attention_difference(
+                *pair, example=chosen, vmax=float(choice["top"]) or None, **head
+            )
             return found
         side = self._sides[choice["side"]]
         if side.maps is None or example == MEAN:

@@ -24,8 +24,8 @@ from fpt_viz.widgets import _assets, _page, _still
 
 Choice = dict[str, Any]
 Array = Shaped[np.ndarray, "..."]
-KEPT_ANSWERS = 32
-"""Answers of one widget that are kept, so that going back costs nothing."""
+KEPT_ANSWERS, KEPT_BYTES = 32, 64_000_000
+"""Answers of one widget that are kept, so that going back costs nothing: at most so many, and of so many bytes."""
 
 
 def packed(values: Array) -> dict[str, Any]:
@@ -98,6 +98,10 @@ class Widget(anywidget.AnyWidget):
     def figure(self) -> Figure:
         """What is on screen, as a figure for paper."""
         raise NotImplementedError
+
+    def still(self) -> str:
+        """A picture of what is on screen, as HTML, for pages in which no widget runs."""
+        return _still.picture(self.figure(), self.fixed["id"])
 
     def offline(self, trait: str) -> Iterable[Choice]:
         """The choices that a page with no Python is to answer ``trait`` for; only declared fields matter."""
@@ -190,7 +194,9 @@ class Widget(anywidget.AnyWidget):
             self._kept.move_to_end(place)
             return self._kept[place]
         found = self._kept[place] = self.answer(trait, choice)
-        while len(self._kept) > KEPT_ANSWERS:
+        while len(self._kept) > 1 and (
+            len(self._kept) > KEPT_ANSWERS or sum(map(_size, self._kept.values())) > KEPT_BYTES
+        ):
             self._kept.popitem(last=False)
         return found
 
@@ -247,10 +253,14 @@ class Widget(anywidget.AnyWidget):
                 self.send({**answer, "id": question.get("id")})
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
+        bundle, metadata = self._view(**options)
+        return {**bundle, "text/html": self.still()}, metadata
+
+    def _view(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a front end shows the live widget by, and its words."""
         found: Any = super()._repr_mimebundle_(**options)  # with metadata, or without
         bundle, metadata = found if isinstance(found, tuple) else (found, {})
-        still = _still.picture(self.figure(), self.fixed["id"])
-        return {**bundle, "text/plain": self.alt, "text/html": still}, metadata
+        return {**bundle, "text/plain": self.alt}, metadata
 
     def _ipython_display_(self, **options: Any) -> None:
         """Show the widget, and after it a still picture of it, which the live widget hides.
@@ -260,7 +270,14 @@ class Widget(anywidget.AnyWidget):
         from IPython import display
 
         publish: Any = display.publish_display_data
-        bundle, metadata = self._repr_mimebundle_()
-        still = {"text/html": bundle["text/html"], "text/plain": bundle["text/plain"]}
-        publish({**bundle, "text/html": "<!-- see below -->"}, metadata)
-        publish(still)
+        bundle, metadata = self._view()
+        publish({**bundle, "text/html": "<!-- see below -->"}, metadata)  # painted while the still is being drawn
+        publish({"text/html": self.still(), "text/plain": self.alt})
+
+
+def _size(answer: Any) -> int:
+    """The bytes of the arrays in an answer."""
+    if isinstance(answer, bytes):
+        return len(answer)
+    parts = answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list | tuple) else ()
+    return sum(map(_size, parts)) if not isinstance(answer, list) or not answer or isinstance(answer[0], Mapping) else 0

@@ -214,7 +214,8 @@ class PatchExplorer(Widget):
             return None
         shown = self._probabilities(self._shown(choice["example"], tuple(choice["occluded"])))
         intact = self._probabilities(self._shown(choice["example"], ()))
-        return {"shown": shown, "intact": intact, "answer": self.fixed["answers"][choice["example"]]}
+        example = choice["example"]
+        return {"shown": shown, "intact": intact, "answer": self.fixed["answers"][example], "example": example}
 
     def _probabilities(self, batch: Any) -> list[float]:
         assert self._live is not None
@@ -339,7 +340,7 @@ def _maps_of(source: Any, task: Any) -> AttentionMaps:
         maps = source.maps()
         if maps is None:
             raise RecordError(
-                f"no attention was captured of the run in {source.path}: fpt-viz capture {source.path} --queries all, "
+                f"no attention was captured of the run in {source.path}: fpt-viz capture {source.path} with --queries 0-15, "
                 "or give the widget fpt_viz.load_model(record)"
             )
         return maps

@@ -183,3 +183,12 @@ def test_the_tiles_of_144_heads_of_64_tokens_are_within_the_payload():
     widget = AttentionExplorer(make_maps(12, 12, 64, n_examples=1))
     assert len(widget.tiles["values"]["data"]) == 12 * 12 * 64 * 64
     assert len(widget.tiles["values"]["data"]) + len(widget.detail["values"]["data"]) < 700_000
+
+
+def test_answers_that_are_kept_have_a_bound_in_bytes(monkeypatch):
+    monkeypatch.setattr("fpt_viz.widgets.base.KEPT_BYTES", 3 * 2 * 3 * 36)
+    widget = AttentionExplorer(make_maps(n_examples=8))
+    for example in range(8):
+        widget.choose(example=example)
+    kept = [place for place in widget._kept if place[0] == "tiles"]
+    assert len(kept) <= 3

@@ -267,6 +267,7 @@ function patchExplorer(shell) {
         fpt.element("td", {}, words)));
     });
     bars.dataset.best = String(best);
+    bars.dataset.of = String(predicted.example);
     const verdict = best === answer ? "right" : `wrong: it is ${answer}`;
     barsPane.firstChild.textContent = `class probabilities: ${best}, ${verdict}`;
   }
