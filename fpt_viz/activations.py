@@ -12,6 +12,7 @@ from typing import TypeGuard, cast
 
 from fpt_viz.backbones.base import Backbone
 from fpt_viz.errors import ConfigError, UnknownNameError
+from fpt_viz.kernel import PATTERN, QK, ROT_QK, SCORES, Z
 
 ActivationName = str | tuple[str, int] | tuple[str, int, str]
 NameFilter = ActivationName | Collection[ActivationName] | Callable[[str], bool] | None
@@ -51,6 +52,8 @@ SHORT_KINDS = {
 """TransformerLens's other words in short forms."""
 SHORT_PARTS = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
 OPT_IN = "attn.hook_result"
+OF_ATTENTION = (*QK, *ROT_QK, "attn.hook_v", SCORES, PATTERN, Z, OPT_IN, "hook_attn_out")
+"""What no family without attention has."""
 
 
 def activation_names(backbone: Backbone) -> list[str]:
@@ -102,9 +105,12 @@ def _is_short(wanted: object) -> TypeGuard[ActivationName]:
 
 def _known_name(asked: ActivationName, known: Collection[str], backbone: Backbone) -> str:
     found = full_name(asked, known, backbone.n_layers)
-    if found is None:
-        raise unknown("activation", asked, known)
-    return found
+    if found is not None:
+        return found
+    of_heads = [f"blocks.{layer}.{name}" for layer in range(backbone.n_layers) for name in OF_ATTENTION]
+    if not backbone.has_attention and full_name(asked, of_heads, backbone.n_layers) is not None:
+        raise backbone.no_attention()
+    raise unknown("activation", asked, known)
 
 
 def unknown(what: str, asked: ActivationName, known: Collection[str]) -> UnknownNameError:

@@ -129,8 +129,9 @@ def estimate(
 def _at_most(model: Tappable, inputs: Tensor, n_names: int) -> int:
     """A bound on what ``n_names`` activations of ``inputs`` take, in bytes, that needs no forward pass."""
     backbone, n_tokens = model.backbone, inputs.shape[1]
-    widest = backbone.n_heads * max(n_tokens, backbone.d_model, 4 * backbone.d_head)  # scores, or a result of each head
-    widest = max(widest, 8 * backbone.d_model, model.task.output_shape[-1])
+    widest = max(8 * backbone.d_model, model.task.output_shape[-1])
+    if backbone.has_attention:  # scores, or a result of each head
+        widest = max(widest, backbone.n_heads * max(n_tokens, backbone.d_model, 4 * backbone.d_head))
     return 4 * n_names * len(inputs) * n_tokens * widest
 
 

@@ -13,6 +13,7 @@ import tomli_w
 
 from fpt_viz.errors import ConfigError, UnknownNameError
 from fpt_viz.freeze import PAPER_GROUPS
+from fpt_viz.records.run import found_init
 
 InputInit = Literal["matched", "paper"]
 
@@ -35,6 +36,9 @@ class TrainConfig:
     """Gradients are clipped to this L2 norm."""
     dropout: float | None = None
     """Rate everywhere in the network; None keeps the backbone's own rates, and 0.1 after the input layer."""
+    cache_features: bool = True
+    """Where the output layer alone learns: what it reads is computed without dropout, once for each training example
+    where the split can be kept. Off, or with a rate given in ``dropout``, every step runs the backbone."""
     seed: int = 0
     """Of the examples drawn, the new layers, dropout and a random backbone."""
     validate_every: int = 0
@@ -94,9 +98,11 @@ class BackboneConfig:
 
     name: str = "minilm"
     """A preset of ``fpt-viz list backbones``, or ``family:folder``."""
-    init: Literal["pretrained", "random"] = "pretrained"
+    init: str = "pretrained"
+    """``pretrained``; ``random``; ``statistics``, random with the mean and standard deviation of each pretrained
+    tensor; or the folder of a finished run of this backbone, whose trained weights it takes."""
     n_layers: int | None = None
-    """Keep the first so many blocks; None keeps all."""
+    """Keep the first so many blocks; None keeps all. Random weights may also be deeper than the published ones."""
 
     def __post_init__(self) -> None:
         _check_types(type(self), vars(self), "backbone")
@@ -109,7 +115,7 @@ class RunConfig:
     task: TaskConfig
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     trained: tuple[str, ...] = PAPER_GROUPS
-    """Parameter groups that learn; ``attention:5`` for one layer, ``all`` for everything."""
+    """Parameter groups that learn; ``attention:5`` or ``attention:last`` for one layer, ``all`` for everything."""
     input_init: InputInit = "matched"
     """Scale of the new input layer: that of the backbone's token embeddings, or the paper's orthogonal, gain 1.41."""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -147,6 +153,11 @@ class RunConfig:
         if data:
             config = replace(config, task=replace(self.task, options={**self.task.options, "revision": data}))
         return config
+
+    def found_from(self, folder: Path) -> RunConfig:
+        """The same run, as it can be built for a record in ``folder``: the run that it starts from may have moved."""
+        init = found_init(self.backbone.init, folder)
+        return replace(self, backbone=replace(self.backbone, init=init))
 
     def to_toml(self) -> str:
         """The text of ``config.toml``."""

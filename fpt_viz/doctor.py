@@ -62,7 +62,8 @@ def examined() -> list[Check]:
     """Every check, in the order in which one thing needs another; takes some seconds."""
     presets = preset_names()
     looks: list[tuple[str, Callable[[], Check]]] = [("python", _python), ("packages", _packages), ("device", _device)]
-    looks += [("attention tap", partial(_tap, name)) for name in presets if name.endswith("-random")]
+    tiny = [name for name, family in presets.items() if name.endswith("-random") and _has_attention(family)]
+    looks += [("attention tap", partial(_tap, name)) for name in tiny]
     looks += [
         (f"weights of {name}", partial(_weights, name, preset))
         for name, family in presets.items()
@@ -215,6 +216,10 @@ def _cpu_abilities() -> str:
     flags = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
     known = [told for flag, told in CPU_FLAGS.items() if flag in flags]
     return ", ".join(known) or torch.backends.cpu.get_cpu_capability()
+
+
+def _has_attention(family: str) -> bool:
+    return bool(registry.load("backbones", family).has_attention)
 
 
 def _tap(preset: str) -> Check:

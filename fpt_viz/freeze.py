@@ -15,10 +15,15 @@ from fpt_viz.errors import ConfigError, FreezeError, UnknownNameError
 from fpt_viz.records import Ledger, LedgerRow
 from fpt_viz.records.store import tensor_sha256
 
-GROUPS = ("output", "input", "layer_norm", "position", "feed_forward", "attention")
-"""What can be trained by name; the network's own token tables (``token``) train with ``all`` only."""
-LAYERED_GROUPS = ("layer_norm", "feed_forward", "attention")
+GROUPS = ("output", "input", "layer_norm", "position", "feed_forward", "attention", "recurrent")
+"""What can be trained by name; the network's own token tables (``token``) train with ``all`` only.
+
+An LSTM has ``recurrent`` weights in the place of attention and feed-forward layers.
+"""
+LAYERED_GROUPS = ("layer_norm", "feed_forward", "attention", "recurrent")
 """Those that can be trained in one layer alone."""
+LAST = "last"
+"""After the colon: the layer that is the last, whatever the depth."""
 NEW_POSITIONS = "new_position"
 """Group of the positions beyond those that the network has: never learned before, they train whatever else does."""
 PAPER_GROUPS = ("output", "input", "layer_norm", "position")
@@ -58,7 +63,7 @@ def group_of(name: str, groups: Mapping[str, str]) -> str:
 
 
 def parse_trained(trained: Collection[str], n_layers: int) -> tuple[str, ...]:
-    """``trained`` after a check: group names, ``group:layer`` for one layer, or ``all``.
+    """``trained`` after a check: group names, ``group:layer`` for one layer (``last`` as its number), or ``all``.
 
     Raises:
         UnknownNameError: No such group.
@@ -66,22 +71,35 @@ def parse_trained(trained: Collection[str], n_layers: int) -> tuple[str, ...]:
     """
     if isinstance(trained, str):
         raise ConfigError(f"trained must be a list of group names, got the text {trained!r}: write ({trained!r},)")
+    checked = []
     for entry in trained:
         group, colon, layer = entry.partition(":")
+        layer = str(n_layers - 1) if layer == LAST else layer
         if group not in (*GROUPS, "all"):
             raise UnknownNameError("parameter group", group, (*GROUPS, "all"))
         if colon and group not in LAYERED_GROUPS:
             raise ConfigError(f"{entry!r} names no layer: only {', '.join(LAYERED_GROUPS)} lie in layers")
         if colon and not (layer.isdecimal() and int(layer) < n_layers):
-            raise ConfigError(f"{entry!r} names no layer: after the colon stands one of 0 to {n_layers - 1}")
+            raise ConfigError(f"{entry!r} names no layer: after the colon stands one of 0 to {n_layers - 1}, or last")
+        checked.append(f"{group}{colon}{layer}")
     if not trained:
         raise ConfigError(f"nothing is trained: name at least one group of {', '.join(GROUPS)}, or all")
-    return tuple(dict.fromkeys(trained))
+    return tuple(dict.fromkeys(checked))
 
 
 def freeze(model: Grouped, trained: Collection[str]) -> None:
-    """Let only the groups in ``trained`` learn (see :func:`parse_trained`), and positions that are new."""
+    """Let only the groups in ``trained`` learn (see :func:`parse_trained`), and positions that are new.
+
+    Raises:
+        ConfigError: The network has no such group. Those of the paper's may be absent: an LSTM without layer norms and
+            positions has fewer of them to train.
+    """
     groups, learning = model.parameter_groups(), {*trained, NEW_POSITIONS}
+    there = set(groups.values())
+    for entry in trained:
+        if entry not in (*PAPER_GROUPS, "all") and entry.partition(":")[0] not in there:
+            known = ", ".join(group for group in GROUPS if group in there)
+            raise ConfigError(f"{entry!r} cannot be trained: this network has no such weights; its groups are {known}")
     for name, parameter in model.named_parameters():
         group, layer = group_of(name, groups), model.layer_of(name)
         parameter.requires_grad_("all" in learning or group in learning or f"{group}:{layer}" in learning)

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.kernel import Hook, HookPoint
-from fpt_viz.records.parts import Part, is_head, layer_of
-from fpt_viz.reference import ABLATIONS as ABLATIONS, Ablation as Ablation, StandIns
+from fpt_viz.records.parts import Part, is_head, layer_of, words_of
+from fpt_viz.reference import ABLATIONS as ABLATIONS, Ablation as Ablation, StandIns as StandIns
 from fpt_viz.tap import Tappable, hooked
 from fpt_viz.tasks.base import Batch
 
@@ -42,6 +42,8 @@ def ablated(
     *,
     reference: Batch | None = None,
     seed: int = 0,
+    stand_ins: StandIns | None = None,
+    donors: Int[Tensor, " batch"] | None = None,
 ) -> Iterator[None]:
     """The model without ``heads`` within the block; gradients flow, and all is undone on exit.
 
@@ -52,23 +54,45 @@ def ablated(
         kind: ``"zero"``, or ``"mean"`` or ``"resample"`` over ``reference``.
         reference: Examples that stand for the task; None takes 256 distinct ones of the training split.
         seed: Of the reference set and of who stands for whom in resampling.
+        stand_ins: Of ``kind``, from :func:`head_stand_ins`: for many blocks that share a reference set.
+        donors: Of each example of every batch in the block, the reference example that stands in for it in resampling;
+            None draws them by ``seed``.
 
-    Cost: one forward pass over the reference set on entering, none for ``"zero"``.
+    Cost: one forward pass over the reference set on entering, none for ``"zero"`` and with ``stand_ins``.
 
     Raises:
+        CaptureError: The backbone has no attention.
         ConfigError: No such part, or an empty reference set.
         UnknownNameError: No such kind of ablation.
     """
     parts = checked_parts(model, heads)
-    stand_ins = StandIns.of(model, parts, kind, reference=reference, seed=seed)
-    rng = torch.Generator().manual_seed(seed)
-    with hooked(model, cutting([parts], stand_ins, rng)):
+    if stand_ins is None:
+        stand_ins = StandIns.of(model, parts, kind, reference=reference, seed=seed)
+    elif stand_ins.kind != kind or not all(map(stand_ins.of_part, parts)):
+        raise ConfigError(
+            f"the stand-ins given are of heads and of the {stand_ins.kind} ablation, a {kind} ablation of "
+            f"{', '.join(map(words_of, parts))} was asked for: leave them out"
+        )
+    who = torch.Generator().manual_seed(seed) if donors is None else donors
+    with hooked(model, cutting([parts], stand_ins, who)):
         yield
+
+
+def head_stand_ins(model: Tappable, kind: Ablation, *, reference: Batch | None = None, seed: int = 0) -> StandIns:
+    """What stands in for any head in ablations of ``kind``; arguments as of :func:`ablated`.
+
+    Cost: one forward pass over the reference set, none for ``"zero"``. Memory: every layer's z, for ``"mean"`` of one
+    example, for ``"resample"`` of the whole reference set.
+    """
+    every = checked_parts(model, [(layer, 0) for layer in range(model.backbone.n_layers)])
+    return StandIns.of(model, every, kind, reference=reference, seed=seed)
 
 
 def checked_parts(model: Tappable, parts: Collection[Part]) -> tuple[Part, ...]:
     """``parts``, each of which ``model`` has."""
     backbone = model.backbone
+    if not backbone.has_attention:
+        raise backbone.no_attention()
     n_tokens = model.task.n_tokens
     for part in parts:
         layer = layer_of(part)

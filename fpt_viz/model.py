@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fpt_viz import activations, cache, capture, freeze, intervene, kernel, registry, tap
 from fpt_viz.backbones import Backbone, load_backbone
+from fpt_viz.backbones._inits import check_start
 from fpt_viz.config import InputInit, RunConfig
 from fpt_viz.errors import CaptureError, ConfigError, RecordError, SourceError, TrapWarning
 from fpt_viz.records import AttentionMaps, Ledger, RunRecord, store
@@ -34,6 +35,7 @@ class Sizes:
 
     n_layers: int
     n_heads: int
+    """0 where the backbone has no attention."""
     n_key_value_heads: int
     d_model: int
     """Width of the residual stream."""
@@ -62,8 +64,9 @@ class FrozenPretrainedTransformer(nn.Module):
         Args:
             backbone: From :func:`fpt_viz.load_backbone`; not yet in another model.
             task: Decides the sizes of both new layers and the number of positions.
-            trained: Groups that learn: output, input, layer_norm, position, feed_forward, attention,
-                ``attention:5`` for one layer, or all. Positions beyond the backbone's own are new, and always train.
+            trained: Groups that learn: output, input, layer_norm, position, feed_forward, attention, an LSTM's
+                recurrent, ``attention:5`` or ``attention:last`` for one layer, or all. Positions beyond the backbone's
+                own are new, and always train.
             input_init: ``"matched"`` gives the input layer's output the root mean square of the backbone's own token
                 embeddings, and never a zero vector; ``"paper"`` is orthogonal with gain 1.41, and the bias
                 starts at zero.
@@ -118,13 +121,21 @@ class FrozenPretrainedTransformer(nn.Module):
         Takes no ``options``: those that transformers accepts and then ignores are refused with what to do instead.
         """
         _refuse(options)
+        return self.read(self.features(inputs, mask))
+
+    def features(
+        self, inputs: Shaped[Tensor, "batch seq *values"], mask: Bool[Tensor, "batch seq"] | None = None
+    ) -> Float[Tensor, "batch readout hidden"]:
+        """What the output layer reads: the backbone's last states of the read-out tokens."""
         hidden = self.backbone(self.input_dropout(self.input(inputs)), mask)
         readout = self.readout_tokens(inputs.shape[1], mask)
         if mask is None:
-            read = hidden[:, -self.task.n_readout :]
-        else:
-            read = hidden.gather(1, readout[..., None].expand(-1, -1, hidden.shape[-1]))
-        logits: Tensor = self.output(read).unflatten(-1, self.task.output_shape)
+            return torch.as_tensor(hidden[:, -self.task.n_readout :])
+        return torch.as_tensor(hidden.gather(1, readout[..., None].expand(-1, -1, hidden.shape[-1])))
+
+    def read(self, features: Float[Tensor, "batch readout hidden"]) -> Float[Tensor, "batch readout *outputs"]:
+        """The logits that the output layer makes of ``features``."""
+        logits: Tensor = self.output(features).unflatten(-1, self.task.output_shape)
         return logits
 
     def readout_tokens(self, n_tokens: int, mask: Tensor | None = None) -> Int[Tensor, "batch readout"]:
@@ -170,12 +181,13 @@ class FrozenPretrainedTransformer(nn.Module):
     def cfg(self) -> Sizes:
         """The sizes of the network, by the names that TransformerLens gives them."""
         backbone = self.backbone
+        heads = (backbone.n_heads, backbone.n_kv_heads, backbone.d_head) if backbone.has_attention else (0, 0, 0)
         return Sizes(
             n_layers=backbone.n_layers,
-            n_heads=backbone.n_heads,
-            n_key_value_heads=backbone.n_kv_heads,
+            n_heads=heads[0],
+            n_key_value_heads=heads[1],
             d_model=backbone.d_model,
-            d_head=backbone.d_head,
+            d_head=heads[2],
             n_ctx=self.task.n_tokens,
         )
 
@@ -244,9 +256,17 @@ class FrozenPretrainedTransformer(nn.Module):
         *,
         reference: Batch | None = None,
         seed: int = 0,
+        stand_ins: intervene.StandIns | None = None,
+        donors: Int[Tensor, " batch"] | None = None,
     ) -> AbstractContextManager[None]:
         """The model without ``heads`` within a block; see :func:`fpt_viz.ablated`."""
-        return intervene.ablated(self, heads, kind, reference=reference, seed=seed)
+        return intervene.ablated(self, heads, kind, reference=reference, seed=seed, stand_ins=stand_ins, donors=donors)
+
+    def stand_ins(
+        self, kind: intervene.Ablation, *, reference: Batch | None = None, seed: int = 0
+    ) -> intervene.StandIns:
+        """What stands in for any head; see :func:`fpt_viz.intervene.head_stand_ins`."""
+        return intervene.head_stand_ins(self, kind, reference=reference, seed=seed)
 
     def __repr__(self) -> str:
         provenance = self.backbone.provenance
@@ -315,7 +335,7 @@ def load_model(
 
     Raises:
         SourceError: The backbone's weights are missing, or are others than the run was trained on.
-        RecordError: The trained tensors do not fit the model.
+        RecordError: The trained tensors do not fit the model, or the run that it started from is another by now.
         ConfigError: ``task_file`` is missing or is another file.
     """
     config = RunConfig.from_dict(record.config)
@@ -323,7 +343,8 @@ def load_model(
         config = replace(config, task=replace(config.task, name=_trusted(task_file, record)))
     commits = {"backbone": record.ledger.backbone.get("revision", ""), "data": record.data.get("revision", "")}
     config = config.at_commits(**commits)  # of the Hub's main branches there may be others by now
-    model = build_model(config)
+    model = build_model(config.found_from(record.path))
+    check_start(model.backbone.provenance, record.ledger, record.path)
     path = record.path / ADAPTER
     tensors, _ = store.read_tensors(path, "adapter")
     trained = model.trained_tensors()

@@ -77,6 +77,14 @@ class StandIns:
         lengths = None if reference.mask is None else reference.mask.sum(1).to(device)
         return cls("mean", *gathered.means()) if kind == "mean" else cls("resample", *gathered.values(), lengths)
 
+    def of_part(self, part: Part) -> bool:
+        """Whether they say what stands in for ``part``."""
+        if self.kind == "zero":
+            return True
+        if len(part) == 4:
+            return part in self.pattern
+        return layer_of(part) in (self.z if is_head(part) else self.mlp)
+
     def donors(self, n_examples: int, rng: torch.Generator) -> Int[Tensor, " batch"] | None:
         """Of each of ``n_examples``, the reference example that stands in; None where there is no choice."""
         return torch.randint(self.n_examples, (n_examples,), generator=rng) if self.kind == "resample" else None

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 import torch
 
 from fpt_viz import registry
+from fpt_viz.backbones._inits import check_start
 from fpt_viz.config import RunConfig
 from fpt_viz.errors import ConfigError, RecordError, RunFolderError, UnknownNameError
 from fpt_viz.model import FrozenPretrainedTransformer
@@ -35,6 +36,7 @@ from fpt_viz.records.run import (
     RESULT,
     SEALED,
     STEPS,
+    init_name,
     read_steps,
     seal,
     write_steps,
@@ -62,7 +64,8 @@ class RunFolder:
         digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
         task = Path(config.task.name).stem
         backbone = config.backbone.name.replace(":", "-").replace("/", "-")
-        self.run_id = f"{task}-{backbone}-{config.backbone.init}-s{config.train.seed}-{digest}"
+        init = init_name(config.backbone.init).replace(" ", "-")
+        self.run_id = f"{task}-{backbone}-{init}-s{config.train.seed}-{digest}"
         self._pending: list[Step] = []
 
     @classmethod
@@ -122,7 +125,7 @@ class RunFolder:
             return self.config
         ledger, here = (store.read_json(self.path / name) for name in (LEDGER, ENVIRONMENT))
         commits = {"backbone": ledger["backbone"].get("revision", ""), "data": here.get("data", {}).get("revision", "")}
-        return self.config.at_commits(**commits)
+        return self.config.at_commits(**commits).found_from(self.path)
 
     def begin(self, model: FrozenPretrainedTransformer, state: TrainingState) -> None:
         """Write what is known before the first step, or take up the last checkpoint.
@@ -150,13 +153,15 @@ class RunFolder:
         """Raise where the run would go on with another task, other data or other weights than it was started on."""
         then = store.read_json(self.path / ENVIRONMENT)
         was, now = {"data": sources["data"]} | then, sources
+        ledger = Ledger.from_json(store.read_json(self.path / LEDGER))
+        check_start(model.backbone.provenance, ledger, self.path)
         what = ""
         if was.get("task_sha256") != now["task_sha256"]:
             what = f"{self.config.task.name} is another file"
             detail = f"SHA-256 {now['task_sha256']}, then {was.get('task_sha256')}"
         elif was["data"] != now["data"]:
             what, detail = "the data are others", _apart(now["data"], was["data"])
-        elif moved := model.verify(Ledger.from_json(store.read_json(self.path / LEDGER))):
+        elif moved := model.verify(ledger):
             what = "the backbone's weights are others"
             detail = f"{len(moved)} frozen tensors differ, such as {moved[0]}"
         if what:
@@ -206,6 +211,7 @@ class RunFolder:
             "evaluation": asdict(evaluation),
             "frozen_intact": not moved,
             "moved": moved,
+            "n_cached": state.n_cached,
             "task_sha256": started_on.get("task_sha256"),
             "data": started_on.get("data", {}),
             "note": model.task.note,

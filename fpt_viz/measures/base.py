@@ -53,11 +53,15 @@ def check_batch_size(batch_size: int) -> None:
 
 
 def _outcome(model: FrozenPretrainedTransformer, task: Task, part: Batch) -> Outcomes:
-    logits = model(part.inputs, part.mask)
+    return outcomes_of(model(part.inputs, part.mask), task, part.targets)
+
+
+def outcomes_of(logits: Tensor, task: Task, targets: Tensor) -> Outcomes:
+    """How ``logits`` do on each example."""
     per_target = (
-        task.correct(logits, part.targets).double(),
-        _cross_entropy(logits, part.targets),
-        task.logit_difference(logits, part.targets).double(),
+        task.correct(logits, targets).double(),
+        _cross_entropy(logits, targets),
+        task.logit_difference(logits, targets).double(),
     )
     return Outcomes(*(values.flatten(1).mean(1).cpu() for values in per_target))
 

@@ -114,7 +114,9 @@ def patch_activations(
     grouped = site in ("k", "v")
     backbone = model.backbone
     told_layers = chosen("layer", layers, backbone.n_layers)
-    told_heads = chosen("head", heads, backbone.n_kv_heads if grouped else backbone.n_heads)
+    told_heads: list[int] = []
+    if "head" in SITES[site].axes:
+        told_heads = chosen("head", heads, backbone.n_kv_heads if grouped else backbone.n_heads)
     with inspecting(model):
         comparison = compared(model, task, asked)
         n_tokens = comparison.clean.inputs.shape[1]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from torch import Tensor
 
 from fpt_viz.errors import RecordError
 from fpt_viz.records import store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Record = TypeVar("Record", bound="Saved")  # not Self: run-time shape checks cannot read it on a method
 
@@ -32,10 +37,25 @@ class Saved:
         tensors, plain = store.read_tensors(Path(path), cls.KIND)
         try:
             return cls(**{name: _tuples(value) for name, value in plain.items()}, **tensors)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{path} is no whole {cls.KIND} file: {error}") from error
 
 
 def _tuples(value: Any) -> Any:
     """``value`` with each list as a tuple, since JSON knows no tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def by_cell(axes: Mapping[str, Sequence[Any]], columns: Mapping[str, Tensor]) -> pd.DataFrame:
+    """One row for each combination of the labels of ``axes``, the last axis fastest.
+
+    Args:
+        axes: The labels of each axis, by name.
+        columns: By name, tensors with these axes, or that can be expanded to them.
+    """
+    import pandas as pd
+
+    sizes = [len(labels) for labels in axes.values()]
+    labels = list(product(*axes.values()))
+    table: dict[str, Any] = {name: [cell[i] for cell in labels] for i, name in enumerate(axes)}
+    return pd.DataFrame(table | {name: values.expand(sizes).flatten().tolist() for name, values in columns.items()})

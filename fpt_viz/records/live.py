@@ -35,6 +35,10 @@ class LiveModel(Protocol):
         """The attention on ``batch``."""
         ...
 
-    def ablated(self, heads: Collection[tuple[int, int]], kind: str = "zero") -> AbstractContextManager[Any]:
-        """The model without ``heads`` within a block."""
+    def ablated(self, heads: Collection[Any], kind: Any = "zero", **options: Any) -> AbstractContextManager[Any]:
+        """The model without ``heads``, each as (layer, head), within a block; options: stand_ins, donors, reference."""
+        ...
+
+    def stand_ins(self, kind: Any, **options: Any) -> Any:
+        """What stands in for any head that is cut, worked out once for many blocks; options: reference, seed."""
         ...

@@ -12,7 +12,9 @@ from fpt_viz.errors import RecordError
 from fpt_viz.records import store
 from fpt_viz.records.attention import AttentionMaps
 from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
+from fpt_viz.records.language import LanguageRoles
 from fpt_viz.records.patching import PatchingEffects
+from fpt_viz.records.shift import PatternShift
 from fpt_viz.records.statistics import HeadStatistics
 from fpt_viz.records.telemetry import Telemetry, load_telemetry
 
@@ -24,6 +26,8 @@ CONFIG, STEPS, RESULT = "config.toml", "steps.jsonl", "result.json"
 ADAPTER, ADAPTER_INITIAL = "adapter.safetensors", "adapter_initial.safetensors"
 LEDGER, ENVIRONMENT = "ledger.json", "environment.json"
 CHECKPOINT, LOCK = "checkpoint.safetensors", "writer.lock"
+INITS = ("pretrained", "random", "statistics")
+"""What a backbone's weights can be at the start of a run; any other text is the folder of a run that left them."""
 SEALED = (CONFIG, STEPS, ADAPTER, ADAPTER_INITIAL, LEDGER, ENVIRONMENT)
 """The files whose checksums ``result.json`` holds."""
 
@@ -186,7 +190,7 @@ class RunRecord:
         """What sets the run apart in a legend, such as ``minilm pretrained seed 0``."""
         backbone, layers = self.config["backbone"], self.config["backbone"].get("n_layers")
         depth = f" {layers} layers" if layers else ""
-        return f"{backbone['name']} {backbone['init']}{depth} seed {self.config['train']['seed']}"
+        return f"{backbone['name']} {init_name(backbone['init'])}{depth} seed {self.config['train']['seed']}"
 
     @property
     def evaluation(self) -> Evaluation:
@@ -218,7 +222,7 @@ class RunRecord:
             "run": self.result["run_id"],
             "task": config["task"]["name"],
             "backbone": config["backbone"]["name"],
-            "init": config["backbone"]["init"],
+            "init": init_name(config["backbone"]["init"]),
             "seed": config["train"]["seed"],
             "step": self.result["n_steps"],
         }
@@ -253,6 +257,16 @@ class RunRecord:
         path = self.path / "ablate_top_heads.json"
         return TopHeadsEffects.load(path) if path.exists() else None
 
+    def what_moved(self) -> PatternShift | None:
+        """What moved each head since the start, as saved beside the run, if it was measured."""
+        path = self.path / "what_moved.safetensors"
+        return PatternShift.load(path) if path.exists() else None
+
+    def language_roles(self) -> LanguageRoles | None:
+        """What the heads did with words before, as saved beside the run, if it was measured."""
+        path = self.path / "language_roles.safetensors"
+        return LanguageRoles.load(path) if path.exists() else None
+
     def telemetry(self) -> Telemetry | None:
         """What was captured while it trained, from step 0; None where ``telemetry_every`` was 0.
 
@@ -277,6 +291,23 @@ class RunRecord:
     def __repr__(self) -> str:
         note = f"; {self.note}" if self.note else ""
         return f"RunRecord({self.name}, {len(self.steps)} steps, test accuracy {self.evaluation.accuracy:.4f}{note})"
+
+
+def init_name(init: str) -> str:
+    """What a reader is told of ``init``: the name itself, or ``from FOLDER`` without the folders above it."""
+    return init if init in INITS else f"from {Path(init).name}"
+
+
+def found_init(init: str, near: Path) -> str:
+    """``init`` as it can be loaded for a run in the folder ``near``.
+
+    A run's folder may have been named from another place: it is looked for from here, then from each folder above
+    ``near``, then beside it.
+    """
+    if init in INITS or Path(init).is_dir():
+        return init
+    above = [folder / init for folder in near.absolute().parents]
+    return next((str(folder) for folder in [*above, near.parent / Path(init).name] if folder.is_dir()), init)
 
 
 def read_steps(path: Path) -> tuple[Step, ...]:

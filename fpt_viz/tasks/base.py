@@ -181,6 +181,21 @@ class Task(ABC):
         return None
 
     @property
+    def bit_values(self) -> tuple[float, ...] | None:
+        """What stands for a bit 0 and for a bit 1 where a token's values are bits, then for a masked one, if any are.
+
+        None where tokens hold no bits.
+        """
+        return None
+
+    def answer(self, inputs: Shaped[Tensor, "batch seq *values"]) -> Int[Tensor, " batch *target"] | None:
+        """The targets that ``inputs``, such as edited ones, decide by themselves; -1 where they decide none.
+
+        None where the task knows no rule: the right class of an image is that of its data set.
+        """
+        return None
+
+    @property
     def corruptions(self) -> dict[str, str]:
         """The ways to corrupt an input, for patching: name -> what changes. The first is the usual one."""
         return {RESAMPLE: "each example becomes another one of the batch, as long, with another answer"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import ClassVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor
 
@@ -133,6 +133,25 @@ class BitMemory(Task):
             first_query = self.n_tokens - self.n_readout
             needs[:, first_query + place, string * self.n_readout + place] = agrees[:, string, None]
         return needs
+
+    @property
+    def bit_values(self) -> tuple[float, float, float]:
+        """-1 and +1, and 0 for a masked bit."""
+        return (-1.0, 1.0, 0.0)
+
+    def answer(self, inputs: Float[Tensor, "batch seq patch_size"]) -> Int[Tensor, "batch n_readout patch_size"]:
+        """The query's own bits where it shows them; else what every string that may be meant says there.
+
+        A string may be meant unless one of its bits contradicts one that the query shows; a bit that is masked in it
+        contradicts none, and says nothing. Where those strings disagree or are silent, nothing is decided.
+        """
+        strings = inputs.reshape(len(inputs), self.n_strings + 1, self.n_bits)
+        memory, query = strings[:, :-1], strings[:, -1]
+        meant = ~(memory * query[:, None] < 0).any(-1, keepdim=True)
+        says_zero, says_one, silent = (((memory.sign() == bit) & meant).any(1) for bit in (-1, 1, 0))
+        decided = (says_zero ^ says_one) & ~silent
+        answer = torch.where(decided, says_one.long(), -1)
+        return torch.where(query == 0, answer, (query > 0).long()).view(-1, self.n_readout, self.patch_size)
 
     @property
     def corruptions(self) -> dict[str, str]:

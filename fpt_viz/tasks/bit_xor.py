@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import ClassVar, Literal
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor
 
@@ -103,6 +103,15 @@ class BitXor(Task):
         same_bit = token[:, None] % self.n_bits == token % self.n_bits
         is_readout = token >= self.n_tokens - self.n_readout
         return (same_bit & is_readout[:, None] & ~is_readout).expand(len(inputs), -1, -1)
+
+    @property
+    def bit_values(self) -> tuple[float, float]:
+        """As :attr:`encoding` says; none is masked."""
+        return (0.0, 1.0) if self.encoding == "bits" else (-1.0, 1.0)
+
+    def answer(self, inputs: Float[Tensor, "batch seq 1"]) -> Int[Tensor, "batch n_bits"]:
+        """The exclusive or of the strings, whatever they are."""
+        return (inputs > 0).long().view(-1, self.n_strings, self.n_bits).sum(1) % 2
 
     @property
     def corruptions(self) -> dict[str, str]:

@@ -12,18 +12,32 @@ from transformers import ViTModel
 
 from fpt_viz import registry
 from fpt_viz.backbones import Backbone, load_backbone, preset_names
-from fpt_viz.backbones._loading import INITS
-from fpt_viz.errors import ConfigError, SourceError, UnknownNameError
+from fpt_viz.config import TrainConfig
+from fpt_viz.errors import CaptureError, ConfigError, SourceError, UnknownNameError
 from fpt_viz.freeze import GROUPS, group_of
+from fpt_viz.measures.ablate_heads import ablate_heads
+from fpt_viz.measures.head_statistics import head_statistics
+from fpt_viz.measures.patch_activations import patch_activations
+from fpt_viz.measures.patch_paths import patch_paths
 from fpt_viz.model import FrozenPretrainedTransformer
+from fpt_viz.records.run import INITS
 from fpt_viz.sources import PackageFile
 from fpt_viz.tap import leaked, starting_at
 from fpt_viz.tasks import load_task
+from fpt_viz.telemetry import Probe
 
 N_TOKENS = 6
+FAMILIES = registry.names("backbones")
+ATTENTION = pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if registry.load("backbones", name).has_attention], indirect=True
+)
+"""Of what a family says of its heads and of the halves of its blocks."""
+NO_ATTENTION = pytest.mark.parametrize(
+    "family", [name for name in FAMILIES if not registry.load("backbones", name).has_attention], indirect=True
+)
 
 
-@pytest.fixture(params=registry.names("backbones"))
+@pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -92,7 +106,9 @@ def test_every_parameter_is_in_one_group(backbone):
 
     found = {group_of(name, groups) for name, _ in backbone.named_parameters()}
 
-    assert found - {"token"} == set(GROUPS) - {"input", "output"}
+    mixing = {"attention", "feed_forward"} if backbone.has_attention else {"recurrent"}
+    assert found - {"token"} == {"layer_norm", "position"} | mixing
+    assert found - {"token"} < set(GROUPS)
 
 
 def test_a_group_of_blocks_lies_in_layers_and_positions_do_not(backbone):
@@ -101,7 +117,8 @@ def test_a_group_of_blocks_lies_in_layers_and_positions_do_not(backbone):
 
     layers = {name: backbone.layer_of(name) for name, _ in backbone.named_parameters()}
 
-    of_blocks = {layer for name, layer in layers.items() if group_of(name, groups) in ("attention", "feed_forward")}
+    mixing = ("attention", "feed_forward", "recurrent")
+    of_blocks = {layer for name, layer in layers.items() if group_of(name, groups) in mixing}
     assert of_blocks == set(range(backbone.n_layers))
     assert {layer for name, layer in layers.items() if group_of(name, groups) == "position"} == {None}
 
@@ -187,14 +204,33 @@ def test_pretrained_weights_that_nobody_carries_are_an_error(tiny_preset):
 def test_the_first_layers_can_be_kept_alone(tiny_preset):
     whole, short = (load_backbone(tiny_preset, "random", n_layers).eval() for n_layers in (None, 2))
 
-    assert (short.n_layers, len(short.blocks), len(short.attentions)) == (2, 2, 2)
+    assert (short.n_layers, len(short.blocks)) == (2, 2)
+    assert not short.has_attention or len(short.attentions) == 2
     assert whole.n_layers == short.provenance.config["n_layers_published"] > 2
 
 
-@pytest.mark.parametrize("n_layers", [0, -1, 99])
-def test_layers_that_are_not_there_are_an_error(tiny_preset, n_layers):
-    with pytest.raises(ConfigError, match=rf"n_layers must be 1 to \d+ for {tiny_preset}, got {n_layers}"):
+@torch.no_grad()
+def test_random_weights_can_be_deeper_than_those_that_are_published(tiny_preset):
+    deep = load_backbone(tiny_preset, "random", 7).eval()
+    deep.fit_positions(N_TOKENS)
+    again = load_backbone(tiny_preset, "random", 7).eval()
+    again.fit_positions(N_TOKENS)
+
+    assert (deep.n_layers, len(deep.blocks), deep.provenance.config["n_layers"]) == (7, 7, 7)
+    assert deep(vectors(deep)).isfinite().all()
+    torch.testing.assert_close(deep(vectors(deep)), again(vectors(deep)), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("n_layers", [0, -1])
+def test_fewer_layers_than_one_are_an_error(tiny_preset, n_layers):
+    with pytest.raises(ConfigError, match=rf"n_layers must be at least 1 for {tiny_preset}, got {n_layers}"):
         load_backbone(tiny_preset, "random", n_layers)
+
+
+@pytest.mark.parametrize("init", ["pretrained", "statistics"])
+def test_layers_beyond_the_published_ones_are_an_error_unless_random(tiny_preset, init):
+    with pytest.raises(ConfigError, match=rf"n_layers must be 1 to 3 for {tiny_preset} with init={init}, got 4"):
+        load_backbone(tiny_preset, init, 4)
 
 
 def test_an_unknown_preset_is_told_its_nearest_match(tiny_preset):
@@ -203,7 +239,7 @@ def test_an_unknown_preset_is_told_its_nearest_match(tiny_preset):
 
 
 def test_the_inits_there_are():
-    assert INITS == ("pretrained", "random")
+    assert INITS == ("pretrained", "random", "statistics")
 
 
 def test_a_sequence_longer_than_the_positions_gets_new_rows_or_an_error_with_the_reason(backbone):
@@ -239,6 +275,9 @@ def test_dropout_reaches_hidden_states_and_attention(backbone):
 
 @torch.no_grad()
 def test_the_input_scale_is_that_of_the_networks_own_token_embeddings(backbone, family, tiny_preset):
+    if backbone.vocabulary_path is None:  # it never saw any
+        assert backbone.token_rms == 1.0
+        return
     embeddings = the_network_itself(family, tiny_preset, seed=3).get_input_embeddings()
     if isinstance(embeddings, nn.Embedding):
         tokens, within = embeddings.weight, 1e-6
@@ -247,6 +286,7 @@ def test_the_input_scale_is_that_of_the_networks_own_token_embeddings(backbone, 
     assert backbone.token_rms == pytest.approx(float(tokens.square().mean().sqrt()), rel=within)
 
 
+@ATTENTION
 @torch.no_grad()
 def test_every_activation_that_is_named_is_reached_and_has_its_shape(model):
     backbone, batch = model.backbone, model.task.distinct(2, "test")
@@ -273,6 +313,7 @@ def test_every_activation_that_is_named_is_reached_and_has_its_shape(model):
             assert found.shape == (2, seq, backbone.d_model), name
 
 
+@ATTENTION
 @torch.no_grad()
 def test_the_residual_stream_adds_up(model):
     _, cache = model.run_with_cache(model.task.distinct(2, "test").inputs)
@@ -292,11 +333,15 @@ def test_what_is_read_out_is_the_last_block_through_the_final_norm(model):
     last = model.backbone.n_layers - 1
     final_norm = model.backbone.final_norm()
 
-    hidden = final_norm(cache["resid_post", last]) if final_norm else cache["normalized_resid_post", last]
+    last_state = cache["resid_post", last]
+    hidden = (
+        final_norm(last_state) if final_norm else cache.get(f"blocks.{last}.hook_normalized_resid_post", last_state)
+    )
 
     torch.testing.assert_close(model.output(hidden[:, -model.task.n_readout :]), logits, atol=1e-6, rtol=0)
 
 
+@ATTENTION
 @torch.no_grad()
 def test_attention_without_any_head_says_the_same_to_every_token(model):
     backbone, batch = model.backbone, model.task.distinct(2, "test")
@@ -331,6 +376,7 @@ def norms_of(model: FrozenPretrainedTransformer, layer: int) -> list[tuple[str, 
     return [(f"blocks.{layer}.ln1", "resid_pre"), (f"blocks.{layer}.ln2", "resid_mid")]
 
 
+@ATTENTION
 @torch.no_grad()
 def test_norms_are_told_before_gain_and_bias_with_the_divisor(model, family):
     made_varied(model)
@@ -351,6 +397,7 @@ def test_norms_are_told_before_gain_and_bias_with_the_divisor(model, family):
         torch.testing.assert_close(cache[f"{name}.hook_scale"] * expected, x, atol=1e-5, rtol=0)
 
 
+@ATTENTION
 @torch.no_grad()
 def test_what_is_written_inside_a_norm_comes_out_of_it(model):
     made_varied(model)
@@ -371,6 +418,7 @@ def test_what_is_written_inside_a_norm_comes_out_of_it(model):
     assert differ(logits, plain)
 
 
+@ATTENTION
 @torch.no_grad()
 def test_a_written_residual_stream_goes_on_into_both_the_next_half_and_the_sum(model):
     made_varied(model)
@@ -391,6 +439,7 @@ def test_a_written_residual_stream_goes_on_into_both_the_next_half_and_the_sum(m
             ), atol=1e-5, rtol=0)  # fmt: skip
 
 
+@ATTENTION
 def test_gradients_through_a_written_residual_stream_are_those_of_finite_differences(model):
     model = made_varied(model).double()
     inputs = model.task.distinct(2, "test").inputs.double()
@@ -423,6 +472,7 @@ def test_positions_written_as_zero_are_a_model_without_positions(model):
     assert differ(found, plain)
 
 
+@ATTENTION
 @torch.no_grad()
 def test_what_each_head_adds_is_told_where_it_is_named_and_only_there(model):
     made_varied(model)
@@ -460,6 +510,7 @@ def test_a_pass_that_begins_at_a_layer_is_the_rest_of_the_whole_pass(model, padd
     assert leaked(model) == []
 
 
+@ATTENTION
 @torch.no_grad()
 def test_dropout_reaches_the_pattern_itself(backbone):
     backbone.fit_positions(N_TOKENS)
@@ -477,3 +528,56 @@ def test_dropout_reaches_the_pattern_itself(backbone):
     backbone(x)
 
     assert differ(*before_projection)
+
+
+# What a family without attention says
+
+
+REFUSED = {
+    "a capture": lambda model, batch: model.capture(batch),
+    "a pattern": lambda model, batch: model.run_with_cache(batch.inputs, names_filter="blocks.0.attn.hook_pattern"),
+    "a short form": lambda model, batch: model.run_with_cache(batch.inputs, names_filter=("z", 1)),
+    "a hook": lambda model, batch: model.hooks([("blocks.0.attn.hook_z", lambda z, hook: None)]).__enter__(),
+    "an ablation": lambda model, batch: model.ablated([(0, 0)]).__enter__(),
+    "an MLP's": lambda model, batch: model.ablated([("mlp", 0)]).__enter__(),
+    "statistics": lambda model, batch: head_statistics(model, n_examples=2),
+    "effects": lambda model, batch: ablate_heads(model, n_examples=2),
+    "patching": lambda model, batch: patch_activations(model, site="z", n_examples=2),
+    "patching of a sum": lambda model, batch: patch_activations(model, site="attn_out", n_examples=2),
+    "paths": lambda model, batch: patch_paths(model, n_examples=2),
+    "telemetry": lambda model, batch: Probe.of(model, TrainConfig(telemetry_every=1)),
+    "heads": lambda model, batch: model.backbone.n_heads,
+    "modules": lambda model, batch: model.backbone.attentions,
+    "W_O": lambda model, batch: model.backbone.projection(0),
+}
+
+
+@NO_ATTENTION
+@pytest.mark.parametrize("what", REFUSED)
+def test_whatever_is_asked_of_heads_is_an_error_that_says_that_there_are_none(model, what):
+    with pytest.raises(CaptureError, match=rf"{model.backbone.provenance.name} has no attention: it has no heads"):
+        REFUSED[what](model, model.task.distinct(2, "test"))
+    assert leaked(model) == []
+
+
+@NO_ATTENTION
+def test_a_family_without_attention_has_no_heads_and_says_which_activations_it_has(model):
+    batch = model.task.distinct(2, "test")
+    logits, cache = model.run_with_cache(batch.inputs)
+
+    assert (model.cfg.n_heads, model.cfg.d_head) == (0, 0)
+    assert set(cache) == set(model.activation_names())
+    torch.testing.assert_close(logits, model(batch.inputs), atol=1e-6, rtol=0)
+    with pytest.raises(UnknownNameError, match=r"no activation 'hook_mlp_out'.*hook_resid_pre"):
+        model.run_with_cache(batch.inputs, names_filter="hook_mlp_out")
+
+
+@NO_ATTENTION
+def test_the_residual_stream_of_a_family_without_attention_can_be_patched(model):
+    """What the last block says at the first string's tokens is not read out; at the second's it is."""
+    found = patch_activations(model, site="resid_post", n_examples=16)
+
+    assert found.axes == ("layer", "position")
+    [not_read, read] = found.to_pandas().query("layer == '2' or layer == 2").value.to_numpy().reshape(2, 3)
+    assert (not_read == 0).all()
+    assert (read != 0).all()

@@ -59,8 +59,9 @@ def test_the_shapes_are_those_of_a_forward_pass(page, model):
     rows = tables(page)[backbone.provenance.family]
     _, cache = model.run_with_cache(inputs, names_filter=all_names(backbone))
     sizes = {
-        "batch": 2, "pos": 6, "query": 6, "key": 6, "d_model": 32, "head": 4, "kv_head": backbone.n_kv_heads,
-        "d_head": 8, "d_mlp": cache["pre", 1].shape[-1], "readout": 3, "out": 2, "1": 1,
+        "batch": 2, "pos": 6, "query": 6, "key": 6, "d_model": 32, "head": 4, "kv_head": model.cfg.n_key_value_heads,
+        "d_head": 8, "d_mlp": cache["pre", 1].shape[-1] if backbone.has_attention else 0, "readout": 3, "out": 2,
+        "1": 1,
     }  # fmt: skip
 
     for row in rows:

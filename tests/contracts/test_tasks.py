@@ -199,6 +199,25 @@ def test_needs_point_from_scored_tokens_to_other_tokens_that_a_causal_query_sees
         assert not (needs & ~batch.mask[:, None]).any()
 
 
+def test_what_the_inputs_decide_is_the_target(task, rng):
+    batch = task.sample(64, rng)
+    answer = task.answer(batch.inputs)
+    if answer is None:
+        return
+    decided = answer >= 0
+
+    assert answer.shape == batch.targets.shape
+    assert decided.any()
+    assert torch.equal(answer[decided], batch.targets[decided])
+
+
+def test_tokens_of_bits_hold_nothing_but_what_stands_for_bits(task, rng):
+    if task.bit_values is None:
+        return
+    assert 2 <= len(set(task.bit_values)) == len(task.bit_values) <= 3
+    assert set(task.sample(16, rng).inputs.flatten().tolist()) == set(task.bit_values)
+
+
 def test_a_random_guesser_has_the_accuracy_of_chance(task, rng):
     batch = task.sample(math.ceil(20_000 / task.sample(1, rng).targets.numel()), rng)
     right = task.correct(logits_of(task, batch), batch.targets)

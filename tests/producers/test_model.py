@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 import fpt_viz as fpt
+from fpt_viz import registry
 from fpt_viz.backbones import load_backbone
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import ConfigError, RecordError, SourceError, TrainingError
@@ -42,6 +43,12 @@ def deep_llama(tmp_path):
         num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.5,
     ).save_pretrained(tmp_path / "deep")  # fmt: skip
     return f"llama:{tmp_path / 'deep'}"
+
+
+@pytest.fixture(params=registry.names("backbones"))
+def family(request: pytest.FixtureRequest) -> str:
+    """Each family of backbones in turn, with attention or without."""
+    return str(request.param)
 
 
 # The input layer's scale

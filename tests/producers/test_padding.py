@@ -16,7 +16,14 @@ OPTIONS = {"listops": {"max_tokens": 40}, "remote_homology": {"max_tokens": 64}}
 SEED = 3
 
 
-@pytest.fixture(params=registry.names("backbones"))
+FAMILIES = registry.names("backbones")
+ATTENTION = pytest.mark.parametrize(
+    "preset", [name for name in FAMILIES if registry.load("backbones", name).has_attention], indirect=True
+)
+"""For what is asked of heads."""
+
+
+@pytest.fixture(params=FAMILIES)
 def preset(request: pytest.FixtureRequest) -> str:
     [name] = [name for name in registry.load("backbones", request.param).presets if name.endswith("-tiny-random")]
     return str(name)
@@ -116,6 +123,7 @@ def test_the_last_real_token_is_read_out(model, batch):
     assert model.readout_tokens(batch.inputs.shape[1], batch.mask)[:, 0].tolist() == ends
 
 
+@ATTENTION
 def test_no_captured_row_looks_at_padding(model, batch):
     weights = fpt.capture_attention(model, batch, queries=None).weights
 
@@ -129,6 +137,7 @@ def test_no_captured_row_looks_at_padding(model, batch):
         assert weights[:, i, :, n_tokens:].abs().max() == 0  # rows of padding are blank
 
 
+@ATTENTION
 def test_statistics_count_no_padding(model, task):
     n_examples = 10
     found = fpt.head_statistics(model, task, n_examples=n_examples, batch_size=3, seed=SEED)
@@ -155,6 +164,7 @@ def test_statistics_count_no_padding(model, task):
         torch.testing.assert_close(getattr(found, name).double(), value / n_rows, atol=1e-4, rtol=1e-4)
 
 
+@ATTENTION
 def test_statistics_compute_no_column_that_is_all_padding(model, task):
     batch, seen = task.distinct(10, "validation", seed=SEED), []
     model.backbone.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0].shape[1]))
@@ -166,6 +176,7 @@ def test_statistics_compute_no_column_that_is_all_padding(model, task):
     assert found.queries == tuple(range(task.n_tokens))
 
 
+@ATTENTION
 @pytest.mark.parametrize("tokens", [[30, 2], [39]])
 def test_rows_that_no_example_of_a_batch_has_are_counted_in_none(preset, tokens):
     task = load_task("listops", **OPTIONS["listops"])
@@ -178,6 +189,7 @@ def test_rows_that_no_example_of_a_batch_has_are_counted_in_none(preset, tokens)
     torch.testing.assert_close(found.entropy, expected.entropy)
 
 
+@ATTENTION
 def test_routing_scores_count_no_padding(preset):
     task = load_task("listops", **OPTIONS["listops"])
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(preset, "random", seed=1), task, seed=2).eval()

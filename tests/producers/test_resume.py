@@ -180,6 +180,8 @@ def test_a_run_that_raised_goes_on_from_its_checkpoint(stopped, unbroken):
 def test_resuming_from_a_damaged_file_is_an_error_that_names_it_and_writes_nothing(stopped, file, damage):
     content = (stopped / file).read_bytes()
     middle = len(content) // 2
+    if file == "config.toml":  # the end of a line would leave a shorter config that is whole
+        middle = content.index(b"=", middle) + 1
     changed = content[:middle] if damage == "truncated" else content[:middle] + b"\x00?" + content[middle + 2 :]
     (stopped / file).write_bytes(changed)
     before = {path.name: path.read_bytes() for path in stopped.iterdir() if not path.name.startswith("writer")}
