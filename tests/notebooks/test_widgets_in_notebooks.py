@@ -54,7 +54,77 @@ def explore_patches(page: Page, widget: Locator) -> None:
     widget.locator("td", has_text="was").first.wait_for()
 
 
+def flip_a_bit(page: Page, widget: Locator) -> None:
+    widget.locator("canvas.fpt-bits").focus()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(1_000)
+
+
+def cut_heads(page: Page, widget: Locator) -> None:
+    widget.locator("canvas.fpt-grid").focus()
+    for key in ("ArrowRight", "Space"):
+        page.keyboard.press(key)
+    widget.get_by_text("[(0, 1)]").wait_for()
+
+
+def play_the_movie(page: Page, widget: Locator) -> None:
+    slider = widget.locator("input[type=range]").first
+    slider.focus()
+    page.keyboard.press("Home")
+    widget.get_by_text("0 of 4").wait_for()
+
+
+def browse_runs(page: Page, widget: Locator) -> None:
+    widget.locator("table input[type=checkbox]").first.check()
+    widget.locator("svg, canvas").first.wait_for()
+    page.wait_for_timeout(1_000)
+
+
+def watch_training(page: Page, widget: Locator) -> None:
+    widget.get_by_text("finished").first.wait_for()
+
+
+RUN = (
+    MODEL.format(task="bit_xor")
+    + """config = fpt.RunConfig.from_dict({
+    "task": {"name": "bit_xor"}, "backbone": {"name": "bert-tiny-random", "init": "random"},
+    "train": {"n_steps": 4, "batch_size": 4, "validate_every": 2, "n_validation": 8, "telemetry_every": 2,
+              "n_telemetry": 2}})
+record = fpt.run(config, "runs/one", overwrite=True, progress=False)
+"""
+)
 PATHS = {
+    "BitLab": Tour(
+        MODEL.format(task="bit_xor") + "widget = fpt.widgets.BitLab(model)\nfirst = widget.choice['bits']\nwidget",
+        flip_a_bit,
+        'print(sum(a != b for a, b in zip(first, widget.choice["bits"])))',
+        "1",
+    ),
+    "HeadLab": Tour(
+        MODEL.format(task="bit_xor") + "widget = fpt.widgets.HeadLab(model, n_examples=32)\nwidget",
+        cut_heads,
+        'print(widget.choice["cut"])',
+        "[[0, 1]]",
+    ),
+    "LiveTraining": Tour(
+        MODEL.format(task="bit_xor")
+        + "widget = fpt.widgets.LiveTraining(fpt.train(model, task, fpt.TrainConfig(n_steps=5, batch_size=4)))\nwidget",
+        watch_training,
+        "print(len(widget.steps), model.step)",
+        "5 5",
+    ),
+    "RunBrowser": Tour(
+        RUN + 'widget = fpt.widgets.RunBrowser("runs")\nwidget',
+        browse_runs,
+        "print([run.path.name for run in widget.selected])",
+        "['one']",
+    ),
+    "TrainingMovie": Tour(
+        RUN + "widget = fpt.widgets.TrainingMovie(record)\nwidget",
+        play_the_movie,
+        'print(widget.choice["step"])',
+        "0",
+    ),
     "AttentionExplorer": Tour(
         MODEL.format(task="bit_xor") + "widget = fpt.widgets.AttentionExplorer(model)\nwidget",
         explore_heads,

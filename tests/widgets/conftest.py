@@ -31,8 +31,9 @@ window.fptModel = {
   on(event, call) { (this.listeners[event] ||= []).push(call); },
   off(event, call) { this.listeners[event] = (this.listeners[event] || []).filter((one) => one !== call); },
   tell(event, ...words) { for (const call of this.listeners[event] || []) call(...words); },
-  take(text) {
+  take(text, asked = this.n_asked) {
     const found = revive(text);
+    if (asked < this.n_asked) delete found.choice;  // a newer one is on its way: a notebook's front end keeps that, too
     const names = Object.keys(found).filter((name) => JSON.stringify(found[name]) !== JSON.stringify(this.values[name])
       || typeof found[name] === "object");
     for (const name of names) this.values[name] = found[name];
@@ -42,9 +43,9 @@ window.fptModel = {
     for (const name of this.changed) this.tell(`change:${name}`);
     if (!this.changed.has("choice")) { this.changed.clear(); return; }
     this.changed.clear();
-    this.n_asked++;
-    this.take(await window.fptChoose(JSON.stringify(this.values.choice)));
-    this.n_answered = this.n_asked;
+    const asked = ++this.n_asked;
+    this.take(await window.fptChoose(JSON.stringify(this.values.choice)), asked);
+    this.n_answered = asked;
   },
   async send(question) {
     const reply = await window.fptReply(JSON.stringify(question));
