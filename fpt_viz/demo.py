@@ -19,7 +19,7 @@ import torch
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import RunFolderError, UnknownNameError
-from fpt_viz.export import Figure
+from fpt_viz.export import Figure, Recipe
 from fpt_viz.figures.ablation_effects import ablation_effects
 from fpt_viz.figures.attention_heatmap import attention_heatmap
 from fpt_viz.figures.head_grid import head_grid
@@ -187,10 +187,10 @@ def run_demo(
         out=folder,
     )
     with _stage("drawing", visible=progress):
-        for name, figure in _figures(result).items():
+        for name, (figure, recipe) in _figures(result).items():
             for suffix in SUFFIXES:
                 preset = "paper-wide" if name in WIDE else "paper"
-                figure.save(folder / "figures" / f"{name}.{suffix}", preset=preset)
+                figure.save(folder / "figures" / f"{name}.{suffix}", preset=preset, recipe=recipe)
         pairs = {runs[init].name: pair for init, pair in statistics.items()}
         title = "A frozen language transformer learns bit XOR"
         write_report(
@@ -241,22 +241,40 @@ def _cut_heads(
     return single, top
 
 
-def _figures(result: DemoResult) -> dict[str, Figure]:
-    """Every figure of the demo, by file name."""
+def _figures(result: DemoResult) -> dict[str, tuple[Figure, Recipe]]:
+    """Every figure of the demo by file name, and how the command line makes it."""
     layer, head = result.top_head
     maps = result.runs["pretrained"].maps()
     assert maps is not None  # saved above
-    return {
-        "training_curves": training_curves(result.runs.values()),
-        "run_comparison": run_comparison(result.runs.values()),
-        "head_grid": head_grid(result.test, highlight=[result.top_head]),
-        "attention_heatmap": attention_heatmap(maps, layer=layer, head=head),
-        "routing_table": routing_table(result.validation, result.test),
-        "ablation_effects": ablation_effects(result.single, stats=result.validation),
-        "ablation_effects_logit": ablation_effects(result.single, stats=result.validation, outcome="logit"),
-        "top_heads": top_heads(result.top),
-        "top_heads_logit": top_heads(result.top, outcome="logit"),
+    logit = ("outcome=logit",)
+    both, one = tuple(result.runs.values()), (result.runs["pretrained"],)
+    stats = result.validation
+    drawn: dict[str, tuple[Figure, tuple[RunRecord, ...], tuple[str, ...]]] = {
+        "training_curves": (training_curves(both), both, ()),
+        "run_comparison": (run_comparison(both), both, ()),
+        "head_grid": (
+            head_grid(result.test, highlight=[result.top_head]),
+            one,
+            ("split=test", f"highlight=[[{layer}, {head}]]"),
+        ),
+        "attention_heatmap": (
+            attention_heatmap(maps, layer=layer, head=head),
+            one,
+            (f"layer={layer}", f"head={head}"),
+        ),
+        "routing_table": (routing_table(stats, result.test), one, ()),
+        "ablation_effects": (ablation_effects(result.single, stats=stats), one, ()),
+        "ablation_effects_logit": (ablation_effects(result.single, stats=stats, outcome="logit"), one, logit),
+        "top_heads": (top_heads(result.top), one, ()),
+        "top_heads_logit": (top_heads(result.top, outcome="logit"), one, logit),
     }
+    return {name: (figure, _recipe(name, runs, settings)) for name, (figure, runs, settings) in drawn.items()}
+
+
+def _recipe(name: str, runs: tuple[RunRecord, ...], settings: tuple[str, ...]) -> Recipe:
+    """How the command line makes the figure that is saved as ``name``, which may end in the outcome it shows."""
+    figure = name.removesuffix("_logit")
+    return Recipe(figure=figure, inputs=tuple(run.path for run in runs), settings=settings, records=runs)
 
 
 def _learning(result: DemoResult) -> list[str]:

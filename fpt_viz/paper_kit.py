@@ -31,6 +31,8 @@ SAVED = {
     "ablation": "ablate_heads.json",
     "top_heads": "ablate_top_heads.json",
     "patching": "patch_activations.safetensors",
+    "what_moved": "what_moved.safetensors",
+    "language_roles": "language_roles.safetensors",
 }
 """What may lie beside a run, by its name here."""
 
@@ -213,6 +215,17 @@ def _of_one(record: RunRecord, after: str, skipped: dict[str, str]) -> Iterator[
         yield plan("patching_heatmap", patching, "patching")
     else:
         missing("measure patch_activations", "patching_heatmap")
+    shift, roles, captures = record.what_moved(), record.language_roles(), record.telemetry()
+    if shift is not None:
+        yield plan("pattern_shift", shift, "what_moved", telemetry=captures)
+    else:
+        missing("measure what_moved", "pattern_shift")
+    if roles is not None:
+        yield plan("language_roles", roles, "language_roles")
+    else:
+        missing("measure language_roles", "language_roles")
+    if captures is not None:
+        yield plan("telemetry", captures)
     if maps is None:
         missing("capture", "attention_heatmap", "head_view", "routing_graph")
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -10,7 +10,6 @@ from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Tiles
 from fpt_viz.figures.base import (
     Array,
-    Head,
     Maps,
     array,
     as_maps,
@@ -28,7 +27,7 @@ __all__ = ["head_grid"]
 
 
 def head_grid(
-    source: HeadStatistics | Maps, *, highlight: Iterable[Head] | None = None, vmax: float | None = None
+    source: HeadStatistics | Maps, *, highlight: Iterable[Sequence[int]] | None = None, vmax: float | None = None
 ) -> Figure:
     """The mean attention pattern of each head, layers down and heads across, all on one absolute scale.
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError, RecordError
-from fpt_viz.records._saved import Saved
+from fpt_viz.records._saved import Saved, by_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,19 +62,14 @@ class AttributionSanity(Saved):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a method and stage: correlation, low, high, the one with signs, and whether the method passes."""
-        import pandas as pd
-
-        rows = []
-        for i, method in enumerate(self.methods):
-            for j, stage in enumerate(self.stages):
-                low, high = self.interval[i, j].tolist()
-                rows.append(
-                    {
-                        "method": method, "stage": stage, "correlation": float(self.correlation[i, j]), "low": low,
-                        "high": high, "signed": float(self.signed[i, j]), "passes": self.passes(method),
-                    }
-                )  # fmt: skip
-        return pd.DataFrame(rows)
+        columns = {
+            "correlation": self.correlation,
+            "low": self.interval[..., 0],
+            "high": self.interval[..., 1],
+            "signed": self.signed,
+        }
+        table = by_cell({"method": self.methods, "stage": self.stages}, columns)
+        return table.assign(passes=[self.passes(method) for method in table["method"]])
 
     def __repr__(self) -> str:
         failing = [method for method in self.methods if not self.passes(method)]

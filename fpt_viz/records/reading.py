@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError, RecordError
-from fpt_viz.records._saved import Saved
+from fpt_viz.records._saved import Saved, by_cell
 from fpt_viz.records.parts import Head, words_of
 
 if TYPE_CHECKING:
@@ -126,21 +126,16 @@ class ProbeAccuracy(Saved):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a layer and place: accuracy, low, high, those of the control, and the majority's."""
-        import pandas as pd
-
-        rows = []
-        for i, layer in enumerate(self.layers):
-            for j, place in enumerate(self.places):
-                low, high = self.interval[i, j].tolist()
-                control_low, control_high = self.control_interval[i, j].tolist()
-                rows.append(
-                    {
-                        "layer": layer, "place": place, "accuracy": float(self.accuracy[i, j]), "low": low,
-                        "high": high, "control": float(self.control[i, j]), "control_low": control_low,
-                        "control_high": control_high, "majority": float(self.majority[j]),
-                    }
-                )  # fmt: skip
-        return pd.DataFrame(rows)
+        columns = {
+            "accuracy": self.accuracy,
+            "low": self.interval[..., 0],
+            "high": self.interval[..., 1],
+            "control": self.control,
+            "control_low": self.control_interval[..., 0],
+            "control_high": self.control_interval[..., 1],
+            "majority": self.majority,
+        }
+        return by_cell({"layer": self.layers, "place": self.places}, columns)
 
     def __repr__(self) -> str:
         return (
@@ -180,21 +175,15 @@ class LensReadings(Saved):
 
     def to_pandas(self) -> pd.DataFrame:
         """One row a state and answer: accuracy and logit difference with their intervals."""
-        import pandas as pd
-
-        rows = []
-        for i, state in enumerate(self.states):
-            for j, answer in enumerate(self.answers):
-                low, high = self.accuracy_interval[i, j].tolist()
-                logit_low, logit_high = self.logit_interval[i, j].tolist()
-                rows.append(
-                    {
-                        "state": state, "answer": answer, "accuracy": float(self.accuracy[i, j]), "low": low,
-                        "high": high, "logit": float(self.logit[i, j]), "logit_low": logit_low,
-                        "logit_high": logit_high,
-                    }
-                )  # fmt: skip
-        return pd.DataFrame(rows)
+        columns = {
+            "accuracy": self.accuracy,
+            "low": self.accuracy_interval[..., 0],
+            "high": self.accuracy_interval[..., 1],
+            "logit": self.logit,
+            "logit_low": self.logit_interval[..., 0],
+            "logit_high": self.logit_interval[..., 1],
+        }
+        return by_cell({"state": self.states, "answer": self.answers}, columns)
 
     def __repr__(self) -> str:
         return f"LensReadings({len(self.states)} states, {len(self.answers)} answers, {self.n_examples} examples)"

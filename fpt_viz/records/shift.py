@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fpt_viz.errors import RecordError
-from fpt_viz.records import store
+from fpt_viz.records._saved import Saved
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KIND = "pattern_shift"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PatternShift:
+class PatternShift(Saved):
     """Shapley shares of the trained parameter groups in the change of each head's pattern and routing score."""
+
+    KIND: ClassVar[str] = "pattern_shift"
 
     groups: tuple[str, ...]
     """Of parameters upstream of attention."""
@@ -80,20 +79,3 @@ class PatternShift:
         return (
             f"PatternShift({', '.join(self.groups)}; {len(self.heads)} heads, {self.n_examples} {self.split} examples)"
         )
-
-    def save(self, path: str | Path) -> None:
-        """Write everything into one safetensors file, atomically."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        store.write_tensors(Path(path), tensors, KIND, {name: v for name, v in found.items() if name not in tensors})
-
-    @classmethod
-    def load(cls, path: str | Path) -> PatternShift:
-        """The shift that :meth:`save` wrote."""
-        tensors, plain = store.read_tensors(Path(path), KIND)
-        try:
-            plain["groups"], plain["moved"] = tuple(plain["groups"]), tuple(plain["moved"])
-            plain["heads"] = tuple((layer, head) for layer, head in plain["heads"])
-            return cls(**(plain | tensors))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{path} is no whole {KIND} file: {error}") from error

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxtyping import Float, Float16, Int
 import torch
 from torch import Tensor
 
 from fpt_viz.errors import RecordError
-from fpt_viz.records import store
+from fpt_viz.records._saved import Saved, by_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "telemetry"
-KIND = "telemetry_frame"
 _FRAME = re.compile(r"step_(\d+)\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TelemetryFrame:
+class TelemetryFrame(Saved):
     """One capture."""
+
+    KIND: ClassVar[str] = "telemetry_frame"
 
     step: int
     """Gradient steps taken; 0 is before the first."""
@@ -49,23 +50,6 @@ class TelemetryFrame:
     split: str
     seed: int
     source: dict[str, Any] = field(default_factory=dict)
-
-    def save(self, path: str | Path) -> None:
-        """Write everything into one safetensors file, atomically."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
-        store.write_tensors(Path(path), tensors, KIND, {name: v for name, v in found.items() if name not in tensors})
-
-    @classmethod
-    def load(cls, path: str | Path) -> TelemetryFrame:
-        """The capture that :meth:`save` wrote."""
-        tensors, plain = store.read_tensors(Path(path), KIND)
-        try:
-            plain["heads"] = tuple((layer, head) for layer, head in plain["heads"])
-            plain["norms"], plain["labels"] = tuple(plain["norms"]), tuple(map(tuple, plain["labels"]))
-            return cls(**(plain | tensors))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"{path} is no whole {KIND} file: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,19 +97,11 @@ class Telemetry:
         Raises:
             RecordError: The task has no needs, so no head has a score.
         """
-        import pandas as pd
-
         if self.routing_score is None:
             raise RecordError("this telemetry holds no routing scores: its task does not say what a query needs")
-        n_steps, n_layers, n_heads = self.routing_score.shape
-        index = torch.cartesian_prod(torch.arange(n_steps), torch.arange(n_layers), torch.arange(n_heads))
-        table: dict[str, Any] = {
-            "step": [self.steps[i] for i in index[:, 0].tolist()],
-            "layer": index[:, 1].tolist(),
-            "head": index[:, 2].tolist(),
-            "routing_score": self.routing_score.flatten().tolist(),
-        }
-        return pd.DataFrame(table)
+        _n_steps, n_layers, n_heads = self.routing_score.shape
+        axes = {"step": self.steps, "layer": range(n_layers), "head": range(n_heads)}
+        return by_cell(axes, {"routing_score": self.routing_score})
 
     def __repr__(self) -> str:
         return (

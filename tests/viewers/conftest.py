@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from made_why import make_language_roles, make_shift, make_telemetry
 import numpy as np
 import pytest
 from safetensors.torch import save_file
@@ -466,6 +467,10 @@ def gallery(
     labels = tokens(N_BITS)
     shown: dict[str, tuple[Any, dict[str, Any]]] = {
         "ablation_effects": (runs[0].ablation(), {"stats": statistics}),
+        "attention_difference": (
+            statistics,
+            {"second": make_statistics(init="random", best=None), "layer": 1, "head": 2},
+        ),
         "attention_heatmap": (maps, {"layer": 1, "head": 2}),
         "attribution_bits": (make_attribution(), {"labels": labels, "targets": labels[N_BITS:], "about": "bit_xor"}),
         "attribution_patches": (make_attribution(4)[:, :4], {"image": image, "about": "digits"}),
@@ -473,15 +478,18 @@ def gallery(
         "head_grid": (statistics, {}),
         "head_ranking": (runs[0].ablation(), {}),
         "head_view": (maps, {"layer": 1, "head": 2}),
+        "language_roles": (make_language_roles(), {}),
         "learning_rate_sweep": (sweep, {}),
         "patch_overlay": (patches, {"image": image, "layer": 1, "query": 9}),
         "patch_pair_sheet": (patches, {"image": image, "queries": [3, 6, 9, 15]}),
         "patching_heatmap": (patching, {}),
+        "pattern_shift": (make_shift(), {"telemetry": make_telemetry()}),
         "rollout": (make_rollout(), {"labels": labels, "about": "bit_xor"}),
         "routing_graph": (maps, {}),
         "routing_table": (statistics, {"test": test_statistics}),
         "run_comparison": (runs, {}),
         "steps_to_solve": (seeds, {}),
+        "telemetry": (make_telemetry(), {}),
         "top_heads": (runs[0].top_heads(), {}),
         "training_curves": (runs, {}),
         "training_strip": (make_strip(), {"labels": labels, "steps": [0, 50, 100, 150], "heads": ["L0H1", "L1H2"]}),
