@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 import json
 import math
 from statistics import fmean, stdev
 from typing import Any
+import warnings
 
-from scipy.stats import t as student_t
+from scipy.stats import CensoredData, ecdf, logrank, t as student_t
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import PaperTable
@@ -47,6 +48,12 @@ class Row:
     """Where the paper reports it."""
     note: str
     """What a reader must know of the task, such as that its input is cut; empty for most."""
+    chance: float = math.nan
+    """Accuracy of guessing."""
+    trivial: dict[str, float] = field(default_factory=dict)
+    """Accuracy of each solver that needs no routing, by name."""
+    steps_to_solve: tuple[int | None, ...] = ()
+    """Of each seed; None where it was not solved in the steps taken."""
     best: bool = False
     """Whether it is better than every other system on the task by a margin that seeds alone do not explain."""
 
@@ -143,6 +150,75 @@ def _p_value(first: Sequence[RunRecord], other: Sequence[RunRecord]) -> float:
     return float(student_t.sf(fmean(differences) * math.sqrt(len(differences)) / spread, len(differences) - 1))
 
 
+def paired_p(ours: Mapping[int, float], theirs: Mapping[int, float]) -> float | None:
+    """Of a paired t-test, two-sided, over the seeds that both have; None with fewer than three.
+
+    Differences that are all alike leave the test undefined: 1 where they are 0, else 0, as in the limit.
+
+    Args:
+        ours: Value by seed.
+        theirs: Likewise.
+    """
+    differences = [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+    if len(differences) < LEAST_SEEDS:
+        return None
+    spread = stdev(differences)
+    if spread == 0:
+        return 1.0 if differences[0] == 0 else 0.0
+    at = fmean(differences) * math.sqrt(len(differences)) / spread
+    return float(2 * student_t.sf(abs(at), len(differences) - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """``p_values`` corrected for their number by Holm's method (1979), in the order given; each at most 1."""
+    corrected, least = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        least = corrected[i] = max(least, min(1.0, (len(p_values) - rank) * p_values[i]))
+    return corrected
+
+
+@dataclass(frozen=True)
+class StepsTaken:
+    """Gradient steps until something was reached, over several runs of which some may never have reached it."""
+
+    reached: tuple[int, ...]
+    """Steps of the runs that did."""
+    censored: tuple[int, ...] = ()
+    """Steps taken by the runs that did not: they would have needed more."""
+
+    def _times(self) -> CensoredData:
+        return CensoredData(uncensored=list(self.reached), right=list(self.censored))
+
+    def median(self) -> tuple[float | None, tuple[float | None, float | None]]:
+        """The Kaplan-Meier median with its 95 % interval (log-log); None where it lies beyond the steps taken."""
+        if not self.reached:
+            return None, (None, None)
+        survival = ecdf(self._times()).sf
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # bounds where nobody or everybody has reached it yet are not defined
+            bounds = survival.confidence_interval(CONFIDENCE, method="log-log")
+        low, middle, high = (_first_below_half(curve) for curve in (bounds.low, survival, bounds.high))
+        return middle, (low, high)
+
+    def log_rank_p(self, other: StepsTaken) -> float | None:
+        """Of a log-rank test against ``other``, two-sided; None with fewer than three runs in either, or none there."""
+        both = (self, other)
+        if any(len(one.reached) + len(one.censored) < LEAST_SEEDS for one in both):
+            return None
+        if not self.reached and not other.reached:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # all at one time: no variance, and no p-value
+            found = float(logrank(self._times(), other._times()).pvalue)
+        return found if math.isfinite(found) else 1.0
+
+
+def _first_below_half(curve: Any) -> float | None:
+    """The first time at which ``curve`` is at a half or below; None if it never is."""
+    below = [float(at) for at, share in zip(curve.quantiles, curve.probabilities, strict=True) if share <= 0.5]
+    return min(below) if below else None
+
+
 def _row(system: str, group: Sequence[RunRecord]) -> Row:
     config = group[0].config
     accuracies = [record.evaluation.accuracy for record in group]
@@ -152,14 +228,18 @@ def _row(system: str, group: Sequence[RunRecord]) -> Row:
         task=config["task"]["name"] + _options(config["task"].get("options", {})),
         seeds=tuple(_seed(record) for record in group),
         mean=fmean(accuracies),
-        interval=group[0].evaluation.interval if len(group) == 1 else _over_seeds(accuracies),
+        interval=group[0].evaluation.interval if len(group) == 1 else over_seeds(accuracies),
         paper=paper,
         source=None if paper is None else PAPER,
         note=group[0].note,
+        chance=group[0].evaluation.chance,
+        trivial=dict(group[0].evaluation.trivial),
+        steps_to_solve=tuple(record.steps_to_solve for record in group),
     )
 
 
-def _over_seeds(values: Sequence[float]) -> tuple[float, float]:
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of two or more accuracies, by Student's t, within 0 to 1."""
     half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return max(0.0, fmean(values) - half), min(1.0, fmean(values) + half)
 

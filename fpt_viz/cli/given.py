@@ -15,7 +15,17 @@ from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
-from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, PatchingEffects, RunRecord, TopHeadsEffects
+from fpt_viz.records import (
+    AblationEffects,
+    AttentionMaps,
+    HeadStatistics,
+    LanguageRoles,
+    PatchingEffects,
+    PatternShift,
+    RunRecord,
+    Telemetry,
+    TopHeadsEffects,
+)
 
 
 class Saved(NamedTuple):
@@ -25,17 +35,25 @@ class Saved(NamedTuple):
     read: Callable[[RunRecord], Any]
     """Gives None where it is not there."""
     command: str
-    """Makes it, given the run's folder."""
+    """Makes it; ``RUN`` stands for the run's folder."""
 
 
 SAVED: dict[type, Saved] = {
-    HeadStatistics: Saved("head statistics", RunRecord.statistics, "statistics"),
-    AttentionMaps: Saved("captured attention", RunRecord.maps, "capture"),
-    AblationEffects: Saved("effects of cutting single heads", RunRecord.ablation, "ablate"),
-    PatchingEffects: Saved("effects of patching", RunRecord.patching, "measure patch_activations"),
-    TopHeadsEffects: Saved("effects of cutting the best heads", RunRecord.top_heads, "measure ablate_top_heads"),
+    HeadStatistics: Saved("head statistics", RunRecord.statistics, "statistics RUN"),
+    AttentionMaps: Saved("captured attention", RunRecord.maps, "capture RUN"),
+    AblationEffects: Saved("effects of cutting single heads", RunRecord.ablation, "ablate RUN"),
+    PatchingEffects: Saved("effects of patching", RunRecord.patching, "measure patch_activations RUN"),
+    TopHeadsEffects: Saved("effects of cutting the best heads", RunRecord.top_heads, "measure ablate_top_heads RUN"),
+    PatternShift: Saved("shares in what moved each head", RunRecord.what_moved, "measure what_moved RUN"),
+    LanguageRoles: Saved("roles of the heads in language", RunRecord.language_roles, "measure language_roles RUN"),
+    Telemetry: Saved(
+        "captures made during training",
+        RunRecord.telemetry,
+        "train RUN/config.toml --out RUN-telemetry --set telemetry_every=50",
+    ),
 }
-ON_TEST = Saved("head statistics on test", lambda record: record.statistics("test"), "statistics")
+EMPTY = inspect.Parameter.empty
+ON_TEST = Saved("head statistics on test", lambda record: record.statistics("test"), "statistics RUN")
 """What a parameter called ``test`` is given."""
 
 
@@ -73,15 +91,22 @@ def for_figure(
 ) -> tuple[list[Any], dict[str, Any]]:
     """The positional and keyword arguments of ``figure``; ``arrays`` are files in the place of runs.
 
+    Where statistics are shown, a setting ``split`` says which; those on validation unless it is there.
+
     Raises:
         RecordError: What it shows is not saved beside the run; the message names the command that makes it.
         ConfigError: Several runs for a figure that shows one, or an option of the wrong type.
         UnknownNameError: No such option.
     """
     hints = get_type_hints(figure)
-    first, *others = inspect.signature(figure).parameters
+    parameters = inspect.signature(figure).parameters
+    first, *others = parameters
+    shown_by = [first, *(one for one in others if _saved_types(hints[one]) and parameters[one].default is EMPTY)]
+    others = [other for other in others if other not in shown_by]
     from_runs = {other for other in others if _saved_types(hints[other])}
     settings = {option: _loaded(value, hints.get(option)) for option, value in settings.items()}
+    of_split = HeadStatistics in _saved_types(hints[first]) and "split" not in parameters
+    split = settings.pop("split", None) if of_split else None
     options = checked_options(name, hints, settings, [other for other in others if other not in from_runs])
     if arrays:
         if not _takes_arrays(hints[first]) or len(arrays) + len(records) > 1:
@@ -91,12 +116,12 @@ def for_figure(
         raise ConfigError(f"{name} shows an array that no run holds: give it as a .npy file in the place of the run")
     if RunRecord in _members(hints[first]):
         return [list(records)], options
-    if len(records) != 1:
-        raise ConfigError(f"{name} shows one run, got {len(records)}")
-    [record] = records
-    shown = _first_saved(name, _saved_types(hints[first]), record)
-    also = {other: _saved(other, hints[other]).read(record) for other in from_runs}
-    return [shown], options | {other: value for other, value in also.items() if value is not None}
+    if len(records) != len(shown_by):
+        raise ConfigError(f"{name} shows {('one run', 'two runs')[len(shown_by) - 1]}, got {len(records)}")
+    pairs = zip(shown_by, records, strict=True)
+    shown = [_first_saved(name, _saved_types(hints[parameter]), record, split=split) for parameter, record in pairs]
+    also = {other: _saved(other, hints[other]).read(records[0]) for other in from_runs}
+    return shown, options | {other: value for other, value in also.items() if value is not None}
 
 
 def read_array(path: Path) -> Any:
@@ -186,14 +211,18 @@ def _saved(parameter: str, hint: Any) -> Saved:
     return ON_TEST if parameter == "test" else SAVED[_saved_types(hint)[0]]
 
 
-def _first_saved(name: str, types: Sequence[type], record: RunRecord) -> Any:
-    """The first of ``types`` that lies beside the run."""
-    for kind in types:
-        found = SAVED[kind].read(record)
+def _first_saved(name: str, types: Sequence[type], record: RunRecord, *, split: str | None = None) -> Any:
+    """The first of ``types`` that lies beside the run; with a ``split``, the statistics on it."""
+    wanted = SAVED[types[0]]
+    readers = [SAVED[kind].read for kind in types]
+    if split is not None:
+        wanted = SAVED[HeadStatistics]._replace(what=f"head statistics on {split}")
+        readers = [lambda record: record.statistics(split)]
+    for read in readers:
+        found = read(record)
         if found is not None:
             return found
-    wanted = SAVED[types[0]]
     raise RecordError(
         f"{name} needs {wanted.what}, and there are none beside the run in {record.path}: "
-        f"fpt-viz {wanted.command} {shlex.quote(str(record.path))} makes them"
+        f"fpt-viz {wanted.command.replace('RUN', shlex.quote(str(record.path)))} makes them"
     )

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from argparse import Namespace
 import ast
+from collections.abc import Sequence
 from dataclasses import asdict
 import os
 from pathlib import Path
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer, Table
 from fpt_viz.cli.words import noted, percent, span, word
 from fpt_viz.errors import ConfigError
 
-FOLDERS = {"tasks": "tasks", "analyses": "analysis", "measures": "measures", "figures": "figures"}
+if TYPE_CHECKING:
+    from fpt_viz.records import RunRecord
+
+FOLDERS = {"analyses": "analysis"} | {name: name for name in ("tasks", "measures", "figures", "experiments")}
 """What can be listed without importing it, and the folder of it."""
 
 
 def compare(arguments: Namespace) -> Answer:
-    """Several runs, one row a system."""
-    from fpt_viz.records import load_run
+    """Several runs, or folders of runs, one row a system; what is not finished is told."""
     from fpt_viz.tables import compared
 
-    rows = compared([load_run(path) for path in arguments.runs])
-    columns = ("system", "task", "seeds", "test accuracy", "95 % interval", "paper")
+    records, unfinished = _records(arguments.runs)
+    rows = compared(records)
+    columns = ("system", "task", "seeds", "test accuracy", "95 % interval", "chance", "solved", "steps", "paper")
     cells = [
         (
             row.system,
@@ -33,12 +37,61 @@ def compare(arguments: Namespace) -> Answer:
             word(row.seeds),
             percent(row.mean),
             span([100 * bound for bound in row.interval], 2),
+            percent(row.chance),
+            *_solved(row.steps_to_solve),
             "-" if row.paper is None else percent(row.paper),
         )
         for row in rows
     ]
     notes = dict.fromkeys(line for row in rows for line in noted(row.note, row.task))
-    return Answer({"rows": [asdict(row) for row in rows]}, [Table(columns, cells), *notes])
+    told = [f"not finished, and not in the table: {path}{why and f' ({why})'}" for path, why in unfinished.items()]
+    data = {"rows": [asdict(row) for row in rows], "unfinished": [str(path) for path in unfinished]}
+    return Answer(data, [Table(columns, cells), *notes, *told])
+
+
+def _solved(steps: Sequence[int | None]) -> tuple[str, str]:
+    """How many of the runs solved their task, and the median of their steps; one that did not counts as longest."""
+    solved = sorted(step for step in steps if step is not None)
+    if not solved:
+        return f"0 of {len(steps)}", "-"
+    middle = (len(steps) - 1) // 2
+    return f"{len(solved)} of {len(steps)}", str(solved[middle]) if middle < len(solved) else "-"
+
+
+def _records(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]]:
+    """The finished runs at ``paths`` or in folders below them, and why others there are not finished.
+
+    Raises:
+        RecordError: One of ``paths`` is no run, and holds none; or a run is damaged.
+    """
+    from fpt_viz.records import load_run, store
+    from fpt_viz.records.run import CONFIG, RESULT
+
+    records, unfinished = [], {}
+    for path in paths:
+        below = [] if (path / CONFIG).exists() else sorted(file.parent for file in path.rglob(CONFIG))
+        for folder in below or [path]:
+            failure = folder / "failure.json"
+            if below and not (folder / RESULT).exists():
+                unfinished[folder] = str(store.read_json(failure)["message"]) if failure.exists() else ""
+            else:
+                records.append(load_run(folder))
+    return records, unfinished
+
+
+def log(arguments: Namespace) -> Answer:
+    """The steps of runs, handed to a tracker."""
+    from fpt_viz.tracking import hand_over, tracker
+
+    records, _ = _records(arguments.runs)
+    for record in records:
+        name = record.path.name
+        hand_over(record, tracker(arguments.to, name, record.config, folder=arguments.out, project=arguments.project))
+    where = arguments.out if arguments.to == "tensorboard" else arguments.project
+    return Answer(
+        {"tracker": arguments.to, "runs": [record.path for record in records], "to": where},
+        [f"{len(records)} run{'s' if len(records) > 1 else ''} handed to {arguments.to}, in {where}"],
+    )
 
 
 def list_names(arguments: Namespace) -> Answer:

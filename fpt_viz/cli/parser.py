@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fpt_viz.cli import figures, looking, measuring, training
+from fpt_viz.cli import figures, looking, measuring, reproducing, training
 from fpt_viz.cli.answer import Answer
 from fpt_viz.errors import ConfigError, UnknownNameError
 
 Handler = Callable[[argparse.Namespace], Answer]
 
-LISTABLE = ("tasks", "backbones", "analyses", "measures", "figures")
-INITS = ("pretrained", "random")
+LISTABLE = ("tasks", "backbones", "analyses", "measures", "figures", "experiments")
+INITS = ("pretrained", "random", "statistics")
 SCALES = ("smoke", "full")
+TRACKERS = ("tensorboard", "trackio", "wandb")
+EXPERIMENT_SCALES = ("smoke", "laptop", "paper")
 
 
 def parse(argv: Sequence[str]) -> tuple[Handler, argparse.Namespace]:
@@ -102,14 +104,16 @@ def _add_training(command: Callable[..., _Parser]) -> None:
     train.add_argument("config", nargs="?", type=Path, metavar="CONFIG.toml", help="options; those below come over it")
     train.add_argument("--task", metavar="T", help="see fpt-viz list tasks, or the path of a .py file")
     train.add_argument("--backbone", metavar="B", help="see fpt-viz list backbones, or FAMILY:FOLDER; else minilm")
-    train.add_argument("--init", type=partial(_one_of, "init", INITS), metavar="|".join(INITS))
-    train.add_argument("--layers", type=_count, metavar="N", help="keep the first N blocks")
+    told = "statistics: random, with the mean and spread of each pretrained tensor; RUN: as that finished run left them"
+    train.add_argument("--init", type=_init, metavar="|".join((*INITS, "RUN")), help=told)
+    train.add_argument("--layers", type=_count, metavar="N", help="keep the first N blocks; random ones can be more")
     train.add_argument(
         "--train",
         type=_words,
         dest="trained",
         metavar="GROUP,...",
-        help="output, input, layer_norm, position, feed_forward, attention (attention:5 in one layer) or all",
+        help="output, input, layer_norm, position, feed_forward, attention (attention:5 or attention:last in one "
+        "layer), recurrent (of an LSTM), or all",
     )
     train.add_argument("--seed", type=_count, metavar="S", help="of everything")
     train.add_argument("--out", type=Path, metavar="DIR", help="the run's folder; one in data/runs/ unless given")
@@ -152,8 +156,31 @@ def _add_measuring(command: Callable[..., _Parser]) -> None:
 
 
 def _add_looking(command: Callable[..., _Parser]) -> None:
+    reproduce = command(
+        "reproduce", reproducing.reproduce, "a table or figure of the paper: its runs, with ours beside"
+    )
+    reproduce.add_argument("experiment", metavar="EXPERIMENT", help="see fpt-viz list experiments")
+    scale = partial(_one_of, "scale", EXPERIMENT_SCALES)
+    reproduce.add_argument("--scale", type=scale, default="laptop", metavar="|".join(EXPERIMENT_SCALES))
+    reproduce.add_argument("--tasks", type=_words, metavar="T,...", help="those of its tasks alone")
+    reproduce.add_argument(
+        "--seeds", type=_count, metavar="N", help="seeds 0 to N - 1; the experiment's own unless given"
+    )
+    reproduce.add_argument(
+        "--limit", type=_count, metavar="STEPS", help="most steps of a run; the scale's own unless given"
+    )
+    reproduce.add_argument("--backbone", metavar="B", help="in the place of the scale's own")
+    reproduce.add_argument("--engine", default="local", metavar="NAME", help="local, or in_process; local unless given")
+    reproduce.add_argument("--workers", type=_count, metavar="N", help="runs at a time; one a core unless given")
+    reproduce.add_argument(
+        "--out", type=Path, metavar="DIR", help="runs and results; data/runs/experiments unless given"
+    )
+    reproduce.add_argument("--dry-run", action="store_true", help="say what will run, how long and how much disk")
+    reproduce.add_argument("--retry", action="store_true", help="also try again what diverged")
+    _add_machine(reproduce)
+
     compare = command("compare", looking.compare, "test accuracy of several runs; seeds of one system are one row")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, or folders that hold some")
 
     figure = command("figure", figures.figure, "draw a figure from what is saved in runs; needs no model")
     figure.add_argument("name", nargs="?", metavar="NAME", help="see fpt-viz list figures")
@@ -170,7 +197,13 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
     figure.add_argument("--no-headed", dest="headed", action="store_false", help="they are left to the caption")
     figure.add_argument("--check", type=Path, metavar="FILE", help="say whether a saved figure still matches its runs")
     figure.add_argument("--again", type=Path, metavar="FILE", help="make a saved figure again from its runs")
-    _add_settings(figure, "its options, such as layer=3 head=5")
+    _add_settings(figure, "its options, such as layer=3 head=5; split=test for statistics on test")
+
+    log = command("log", looking.log, "hand the steps of runs to TensorBoard, Weights & Biases or trackio")
+    log.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="finished runs, or folders that hold some")
+    log.add_argument("--to", type=partial(_one_of, "tracker", TRACKERS), required=True, metavar="|".join(TRACKERS))
+    log.add_argument("--out", type=Path, default=Path("data/runs/logs"), metavar="DIR", help="of TensorBoard's files")
+    log.add_argument("--project", default="fpt_viz", metavar="NAME", help="of the others; fpt_viz unless given")
 
     kit = command("paper-kit", figures.paper_kit, "all figures, tables and captions that runs allow, and a Makefile")
     kit.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
@@ -215,6 +248,11 @@ def _one_of(what: str, known: Sequence[str], text: str) -> str:
     if text not in known:
         raise UnknownNameError(what, text, known)
     return text
+
+
+def _init(text: str) -> str:
+    """The name of an initialisation, or a folder."""
+    return text if Path(text).is_dir() or len(Path(text).parts) > 1 else _one_of("init", (*INITS, "RUN"), text)
 
 
 def _count(text: str) -> int:

@@ -165,7 +165,7 @@ class RunBrowser(Widget):
         words = [f"{by_status[status]} {status}" for status in STATUSES]
         chosen = self.choice["selected"]
         return (
-            f"Table of the runs in {self.folder}: {listed(words)}. "
+            f"Table of the runs in {self.folder.name or self.folder}: {listed(words)}. "
             f"{len(chosen)} selected{f': {listed(chosen)}' if chosen else ''}."
         )
 

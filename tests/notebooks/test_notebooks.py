@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 import re
 from typing import Any
@@ -14,14 +15,36 @@ import nbformat
 import pytest
 from traitlets.config import Config
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 PLOTLY = "application/vnd.plotly.v1+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+CHOICE = "TRAIN_IT = False"
+SMOKE = {
+    CHOICE: "TRAIN_IT = True",
+    'INIT = "minilm", "pretrained"': 'INIT = "bert-tiny-random", "random"',
+    'INITS = "minilm", ("pretrained", "random")': 'INITS = "bert-tiny-random", ("random", "random")',
+    "N_STEPS = 300": "N_STEPS = 4",
+    "N_STEPS = 200": "N_STEPS = 4",
+    "N_STEPS, EVERY = 200, 20": "N_STEPS, EVERY = 4, 2",
+    "TRAIN_FEWER = False": "TRAIN_FEWER = True",
+    "OTHER = None": 'OTHER = "digits"',
+    "N_STEPS_OTHER, OTHER_PATCH = 300": "N_STEPS_OTHER, OTHER_PATCH = 4",
+}
+"""A notebook's settings -> those with which its training is tried."""
+
+
+def each(paths: list[Path]) -> Any:
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
 def code_of(notebook: Any) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+EACH = each(NOTEBOOKS)
+TRAINING = [path for path in NOTEBOOKS if CHOICE in path.read_text(encoding="utf-8")]
 
 
 def test_there_are_notebooks():
@@ -60,31 +83,106 @@ def test_a_notebook_guides(path):
     assert "## What next" in prose
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@EACH
-def test_a_notebook_runs_quietly_and_shows_its_figures(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the kernel's sockets lie where both it and its client are
-    notebook = nbformat.read(path, as_version=4)
+@pytest.fixture
+def workplace(tmp_path, monkeypatch) -> Path:
+    """A folder as in a clone, with what notebooks open beside it: the records that came along, and no runs."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/results").symlink_to(ROOT / "data/results")
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.chdir(folder)  # the kernel's sockets lie where both it and its client are
+    return folder
+
+
+def run(notebook: Any, folder: Path) -> None:
+    """Run all cells in a new kernel; an error in one of them is raised."""
     quiet = Config({"KernelManager": {"transport": "ipc"}})  # over TCP the kernel warns that it is not encrypted
-    resources = {"metadata": {"path": str(tmp_path)}}
+    resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", config=quiet, resources=resources)
     with ThreadPoolExecutor(1) as thread:  # of its own: a browser that is open in this one holds its event loop
         thread.submit(lambda: asyncio.run(client.async_execute())).result()
-    outputs = [(cell, output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    said = [output.text for _, output in outputs if output.output_type == "stream" and output.name == "stderr"]
-    assert said == []
-    shown = [(cell.source, output.data) for cell, output in outputs if "data" in output]
-    for source, data in shown:
-        assert has_content(data), f"nothing to see after:\n{source}"
-    drawn = [cell.source for cell in notebook.cells if cell.cell_type == "code" and ends_in_a_figure(cell.source)]
-    assert drawn
-    assert drawn == [source for source, data in shown if PLOTLY in data]
+
+
+def errors_said(notebook: Any) -> list[str]:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@EACH
+def test_a_notebook_runs_quietly_and_shows_its_figures(path, workplace):
+    notebook = nbformat.read(path, as_version=4)
+    run(notebook, workplace)
+    assert errors_said(notebook) == []
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        shown = [output.data for output in cell.outputs if "data" in output]
+        for data in shown:
+            assert has_content(data), f"nothing to see after:\n{cell.source}"
+        assert ends_in_a_figure(cell.source) == any(PLOTLY in data for data in shown), cell.source
+        assert ends_in_a_widget(cell.source) == any(WIDGET in data for data in shown), cell.source
+        if ends_in_a_widget(cell.source):
+            assert any(is_still(data) for data in shown), f"no still picture after:\n{cell.source}"
+    assert any(ends_in_a_figure(source) for source in code_of(notebook))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@each(TRAINING)
+def test_the_training_that_a_notebook_offers_works(path, workplace):
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [
+        cell for cell in notebook.cells if not cell.source.startswith("# Check")
+    ]  # four steps learn little
+    for cell in notebook.cells:
+        for setting, small in SMOKE.items():
+            cell.source = cell.source.replace(setting, small)
+    assert "TRAIN_IT = True" in "".join(code_of(notebook))
+    run(notebook, workplace)
+    assert errors_said(notebook) == []
+    assert list((workplace.parent / "data/runs/notebooks").glob("*/result.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stem", ["05_what_moved_a_head", "08_figures_for_a_paper"])
+def test_a_notebook_runs_twice_in_place(stem, workplace):
+    notebook = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
+    again = deepcopy(notebook.cells)
+    for cell in again:
+        cell.id = f"{cell.id}-again"
+    notebook.cells += again
+    run(notebook, workplace)
+    assert errors_said(notebook) == []
+
+
+def last_of(source: str) -> ast.stmt:
+    return ast.parse(source).body[-1]
 
 
 def ends_in_a_figure(source: str) -> bool:
-    last = source.strip().splitlines()[-1]
-    return last.startswith(("fpt.figures.", "figure.add_"))
+    """Whether the last value of a cell is a figure that was made in it."""
+    last = last_of(source)
+    if not isinstance(last, ast.Expr):
+        return False
+    word = ast.unparse(last)
+    made = [line.split(" = ")[0] for line in source.splitlines() if re.match(r"\w+ = (fpt\.figures\.|compose\()", line)]
+    return word.startswith(("fpt.figures.", "figure.add_")) or word in made
+
+
+def ends_in_a_widget(source: str) -> bool:
+    """Whether the last value of a cell is a widget that was made in it."""
+    last = last_of(source)
+    made = re.findall(r"^(\w+) = fpt\.widgets\.", source, re.M)
+    return isinstance(last, ast.Expr) and ast.unparse(last) in made
+
+
+def is_still(data: dict[str, Any]) -> bool:
+    """Whether an output is the picture that stands in for a widget, and not a blank one."""
+    found = re.search(r'class="fpt-still .*src="data:image/[^;]+;base64,([^"]+)"', str(data.get("text/html", "")))
+    return found is not None and len(found[1]) > 2_000
 
 
 def has_content(data: dict[str, Any]) -> bool:

@@ -16,13 +16,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "fpt_viz"
 
-TRAINING = {"progress", "telemetry", "training_state", "run_folder", "train"}
+TRAINING = {"progress", "features", "telemetry", "training_state", "run_folder", "train"}
 BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
     "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "activations", "module_hooks", "tap",
     "cache", "capture", "reference", "intervene", "config", "model", "measures", "progress", "training_state",
-    "run_folder", "train", "engines", "telemetry",
+    "run_folder", "train", "engines", "telemetry", "features",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
 
@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tasks": BELOW_ALL | {"sources", "hub", "data_sets"},  # what is asked; some read data sets
     "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel"},  # what computes: weights, their groups, attention
     "kernel": BELOW_ALL,  # one layer's attention in steps, whoever looks on
-    "activations": BELOW_ALL | {"backbones"},  # what a model's activations are called
+    "activations": BELOW_ALL | {"backbones", "kernel"},  # what a model's activations are called
     "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel
     "tap": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "module_hooks"},  # the one way in
     "cache": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "tap"},  # the tap, reading anything
@@ -60,21 +60,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": BOTH_SIDES - VIEWERS - TRAINING - {"engines"},  # probes a model while it trains, with measures
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
     "run_folder": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # on the disk
+    "features": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what training need not compute twice
     "train": BOTH_SIDES - VIEWERS - {"train", "engines"},  # checks accuracy on the way with measures
     "engines": BOTH_SIDES - VIEWERS - {"engines"},  # run many configurations
     # on top: what users start sees both sides
     "testing": BOTH_SIDES,  # checks for every entry of a folder, and for a user's own
     "tables": BOTH_SIDES,  # runs compared, as rows
     "experiments": BOTH_SIDES | {"tables"},  # which runs make a table or figure of the paper
+    "reproduce": {"experiments"},  # the public door of experiments, whose own names are entries
+    "tracking": {"errors", "records"},  # steps of a run to TensorBoard and its like, whoever makes them
     "demo": BOTH_SIDES | {"tables", "report"},  # the main job: trains, measures, and ends with the report
     "report": BOTH_SIDES | {"tables"},  # one page about a run
     "paper_kit": BOTH_SIDES | {"tables", "report"},  # figures and numbers of runs for a paper
     "doctor": BOTH_SIDES,  # looks at everything that can be missing
-    "cli": BOTH_SIDES | {"tables", "experiments", "demo", "report", "paper_kit", "doctor"},  # arguments in, calls out
+    "cli": BOTH_SIDES
+    | {"tables", "experiments", "demo", "report", "paper_kit", "doctor"}
+    | {"reproduce", "tracking"},  # arguments in, calls out
     "__init__": BOTH_SIDES,  # the public names, found when asked for
 }
 
-FOLDERS_OF_ENTRIES = ("analysis", "backbones", "experiments", "figures", "measures", "tasks")
+FOLDERS_OF_ENTRIES = ("analysis", "backbones", "engines", "experiments", "figures", "measures", "tasks")
 FOUND_BY_NAME = {"registry", "__init__"}
 """Modules that import by a name which is not in their text; they hold no reference to what they find."""
 

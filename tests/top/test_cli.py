@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 import json
 import math
@@ -32,13 +33,14 @@ from fpt_viz.records import AttentionMaps, PatchingEffects, load_run
 TINY = ("--task", "bit_xor", "--backbone", "bert-tiny-random", "--init", "random")
 SMALL = ("--set", "n_bits=3", "n_steps=6", "validate_every=3", "batch_size=8")
 COMMANDS = (
-    "demo", "train", "evaluate", "statistics", "routing", "ablate", "capture", "measure", "compare", "figure",
-    "paper-kit", "list", "doctor", "lab",
+    "demo", "train", "evaluate", "statistics", "routing", "ablate", "capture", "measure", "reproduce",
+    "compare", "figure", "log", "paper-kit", "list", "doctor", "lab",
 )  # fmt: skip
 DRAWN_ELSEWHERE = {
     "attribution_bits", "attribution_patches", "rollout", "training_strip",  # of arrays, which no run holds
     "patch_overlay", "patch_pair_sheet",  # of images
-    "group_ablation", "learning_rate_sweep",  # of several runs
+    "attention_difference", "group_ablation", "learning_rate_sweep",  # of several runs
+    "language_roles", "pattern_shift", "telemetry",  # of what this run has not beside it
 }  # fmt: skip
 """Figures that one run on bits does not allow; ``tests/viewers`` draws them."""
 PROGRAM = (sys.executable, "-c", "import sys; from fpt_viz.cli import main; sys.exit(main())")
@@ -95,7 +97,7 @@ def test_list_imports_no_torch():
 
 @pytest.mark.parametrize(
     ("what", "folder"),
-    [("tasks", "tasks"), ("analyses", "analysis"), ("measures", "measures"), ("figures", "figures")],
+    [("analyses", "analysis"), *((name, name) for name in ("tasks", "measures", "figures", "experiments"))],
 )
 def test_list_names_what_the_folder_holds(call, what, folder):
     names = registry.names(folder)
@@ -176,6 +178,15 @@ def test_each_figure_is_drawn_from_what_is_saved(call, measured, tmp_path, name)
     assert (said.code, said.err) == (0, "")
     assert said.out.endswith(f"saved as {tmp_path / 'figure.svg'}\n")
     assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+def test_a_difference_takes_two_runs_and_says_so_of_one(call, measured, tmp_path):
+    said = call("figure", "attention_difference", measured, measured, "-o", tmp_path / "figure.csv")
+    assert (said.code, said.err) == (0, "")
+    with (tmp_path / "figure.csv").open(newline="") as table:
+        assert {float(row["value"]) for row in csv.DictReader(table)} == {0.0}  # of a run to itself
+    alone = call("figure", "attention_difference", measured, "-o", tmp_path / "figure.csv")
+    assert (alone.code, alone.err) == (2, "fpt-viz: attention_difference shows two runs, got 1\n")
 
 
 @pytest.mark.parametrize(
