@@ -206,7 +206,7 @@ class Widget(anywidget.AnyWidget):
 
     def _settle(self, choice: Choice, before: Choice, *, again: bool = False) -> None:
         """Answer ``choice`` wherever it differs from ``before``, then take it."""
-        told = ""
+        told, answers = "", {}
         if self._changed_model():
             told = (
                 "The model has changed since this widget was made: what is shown is of the model as it was. "
@@ -215,13 +215,16 @@ class Widget(anywidget.AnyWidget):
         else:
             for trait, fields in self.depends.items():
                 if again or not before or any(choice.get(f) != before.get(f) for f in fields):
-                    setattr(self, trait, self._answered(trait, choice))
-        self._take(choice, told)
+                    answers[trait] = self._answered(trait, choice)
+        self._take(choice, told, answers)
 
-    def _take(self, choice: Choice, told: str) -> None:
+    def _take(self, choice: Choice, told: str, answers: Mapping[str, Any] | None = None) -> None:
+        """Show it, in one message to the page."""
         self._settling = True
         try:
             with self.hold_sync():
+                for trait, answer in (answers or {}).items():
+                    setattr(self, trait, answer)
                 self.choice, self.notice = choice, told
                 self.alt = self._alt()
                 self.answered += 1

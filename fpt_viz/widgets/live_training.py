@@ -182,14 +182,14 @@ class LiveTraining(Widget):
             "can_go_on": self._status in ("waiting", "stopped"),
         }
 
-    def _take(self, choice: Choice, told: str) -> None:
+    def _take(self, choice: Choice, told: str, answers: Mapping[str, Any] | None = None) -> None:
         """Take a choice, then do what it says."""
         if choice["running"] and self._status in ("waiting", "stopped"):
             told = told or self._begin()
         elif not choice["running"] and self._status == "running":
             self._now("stopped", push=False)
         self._refresh()
-        super()._take(choice, told or self._complaint())
+        super()._take(choice, told or self._complaint())  # the refresh has answered
 
     def _begin(self) -> str:
         """Start the task; what to say where none can run."""

@@ -127,13 +127,13 @@ class RunBrowser(Widget):
         self._rows = _runs.found(self.folder)
         return [{**asdict(row), "cells": {**row.cells, "run": row.path, "status": row.status}} for row in self._rows]
 
-    def _take(self, choice: Choice, told: str) -> None:
+    def _take(self, choice: Choice, told: str, answers: Mapping[str, Any] | None = None) -> None:
         there = {row.path for row in self._rows if row.status == "finished"}
         gone = [path for path in choice["selected"] if path not in there]
         if gone:
             choice = {**choice, "selected": [path for path in choice["selected"] if path in there]}
             told = told or f"Not selected any more, as no finished run is there: {', '.join(gone)}."
-        super()._take(choice, told)
+        super()._take(choice, told, answers)
 
     def offline(self, trait: str) -> Iterable[Choice]:
         """The runs found when the page was written; it cannot look again."""

@@ -21,7 +21,8 @@ def made(n_examples: int = 12) -> HeadLab:
 
 
 def counted(shown, n: int = 12) -> None:
-    """Wait until accuracy is told over ``n`` examples."""
+    """Wait until accuracy is told over ``n`` examples, of what was chosen last."""
+    shown.settled()
     shown.page.wait_for_function("(n) => document.querySelector('.fpt-totals').dataset.n === n", arg=str(n))
     shown.settled()
 
