@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,21 @@ if IS_WORKER:  # two workers on two cores: more threads than one each only get i
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+FAMILY = re.compile(r"(?:^|-)(llama|vit|t5|longformer|lstm)(?=-|$)")
+"""A family of backbones in the id of a test; ``bert`` and ``gpt2`` are not among them."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out tests marked ``cuda`` where there is no such device: no machine of CI has one."""
+    """Mark what is slow only because there are many families, and leave out what no machine here can run.
+
+    Tests that run over every family of backbones run on bert and gpt2 in the quick part, and on all in ``make test``.
+    Tests marked ``cuda`` are left out where there is no such device: no machine of CI has one.
+    """
+    for item in items:
+        family = FAMILY.search(getattr(item, "callspec", None) and item.callspec.id or "")
+        if family and family[1] not in item.path.stem:
+            item.add_marker(pytest.mark.slow)
     if not any(item.get_closest_marker("cuda") for item in items):
         return
     import torch

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import html
 import json
+import math
 from typing import Any
 
 from fpt_viz.widgets import _assets
@@ -66,6 +67,8 @@ def _plain(value: Any) -> Any:
     """``value`` with bytes as base64 in an object of their own."""
     if isinstance(value, bytes | memoryview):
         return {"base64": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items()}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

@@ -81,16 +81,19 @@ class AttentionExplorer(Widget):
         self._weights_of: dict[tuple[str, int], Array] = {}
         ours = self._sides["a"]
         metrics = {
-            name: {"words": words, "values": _plain(ours.metrics[name])}
-            for name, words in WORDS.items()
-            if name in ours.metrics
+            side: {
+                name: {"words": words, "values": _plain(found.metrics[name])}
+                for name, words in WORDS.items()
+                if name in found.metrics
+            }
+            for side, found in self._sides.items()
         }
         fixed = {
             "title": f"Attention of {origin(ours.source)}",
             "layers": list(ours.layers),
             "heads": list(ours.heads),
-            "n_examples": ours.n_examples,
-            "has_mean": ours.has_mean,
+            "n_examples": sum(example != MEAN for example in self._examples()),
+            "has_mean": MEAN in self._examples(),
             "causal": ours.causal,
             "metrics": metrics,
             "scales": {name: list(stops) for name, stops in SCALES.items()},
@@ -98,7 +101,7 @@ class AttentionExplorer(Widget):
         }
         layer, head = self._best()
         first = {
-            "example": MEAN if ours.has_mean else 0,
+            "example": self._examples()[0],
             "side": "a",
             "top": 0,
             "layer": layer,
@@ -110,8 +113,14 @@ class AttentionExplorer(Widget):
             "least": None,
         }
         super().__init__(first=first, fixed=fixed, state=state)
-        if isinstance(source, LiveModel):
-            self.watch(source)
+        for one in (source, compare):
+            if isinstance(one, LiveModel):
+                self.watch(one)
+
+    def _examples(self) -> list[int]:
+        """What can be shown: the mean, and the examples that every side has."""
+        n = min(side.n_examples for side in self._sides.values())
+        return [*([MEAN] if all(side.has_mean for side in self._sides.values()) else []), *range(n)]
 
     def _side_names(self) -> list[list[str]]:
         if "b" not in self._sides:
@@ -131,17 +140,17 @@ class AttentionExplorer(Widget):
     def checked(self, choice: Choice) -> Choice:
         """``choice`` if it is of this source."""
         ours = self._sides["a"]
+        if not isinstance(choice["top"], int | float) or not choice["top"] >= 0:
+            raise ConfigError(f"top must be the end of the scale, or 0 for the largest weight, got {choice['top']!r}")
         place_of(choice["layer"], ours.layers, "layer")
         place_of(choice["head"], ours.heads, "head")
-        examples = [*([MEAN] if ours.has_mean else []), *range(ours.n_examples)]
-        place_of(choice["example"], examples, "example")
+        place_of(choice["example"], self._examples(), "example")
         for name, there in (("side", [one for one, _ in self.fixed["sides"]]), ("view", VIEWS)):
             if choice[name] not in there:
                 raise ConfigError(f"{name} must be one of {', '.join(there)}, got {choice[name]!r}")
-        if choice["sort"] not in ("place", *self.fixed["metrics"]):
-            raise ConfigError(
-                f"heads cannot be sorted by {choice['sort']!r}: there are place, {', '.join(self.fixed['metrics'])}"
-            )
+        sorts = ("place", *self.fixed["metrics"]["a"])
+        if choice["sort"] not in sorts:
+            raise ConfigError(f"heads cannot be sorted by {choice['sort']!r}: there are {', '.join(sorts)}")
         return choice
 
     def answer(self, trait: str, choice: Choice) -> Any:
@@ -235,8 +244,7 @@ class AttentionExplorer(Widget):
         shape = self._weights("a", self.choice["example"]).shape
         n_bytes = int(np.prod(shape)) * len(self._sides) * (5 if max(shape) <= 64 else 1)
         n = max(1, min(N_OFFLINE, OFFLINE_BYTES // n_bytes))
-        examples = [self.choice["example"], *([MEAN] if ours.has_mean else []), *range(ours.n_examples)]
-        examples = list(dict.fromkeys(examples))[:n]
+        examples = list(dict.fromkeys([self.choice["example"], *self._examples()]))[:n]
         sides = [side for side, _ in self.fixed["sides"]]
         if trait == "tiles":
             return [{"example": e, "side": s} for e in examples for s in sides]

@@ -24,6 +24,9 @@ from fpt_viz.widgets import _assets, _page, _still
 
 Choice = dict[str, Any]
 Array = Shaped[np.ndarray, "..."]
+CHANGED = (
+    "The model has changed since this widget was made: what is shown is of the model as it was. Run the cell again."
+)
 KEPT_ANSWERS, KEPT_BYTES = 32, 64_000_000
 """Answers of one widget that are kept, so that going back costs nothing: at most so many, and of so many bytes."""
 
@@ -72,12 +75,12 @@ class Widget(anywidget.AnyWidget):
         """
         self._first = dict(first)
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
-        self._model: LiveModel | None = None
-        self._seen_version: object = None
+        self._watched: list[tuple[LiveModel, object]] = []
         self._settling = False
         self._esm = _assets.script(*self.parts, self.script)
         super().__init__(_css=_assets.text("base.css"), fixed={"id": self._unique(), **fixed})
-        self._settle(self._first | self._choice_of(state), {})
+        choice = self._first | self._choice_of(state)
+        self._settle(self.restored(choice) if state else choice, {})
         self.observe(self._chosen, names="choice")
         self.on_msg(self._asked)
 
@@ -94,6 +97,10 @@ class Widget(anywidget.AnyWidget):
             FptVizError: It cannot; the widget then keeps what it shows, and says why.
         """
         return choice
+
+    def restored(self, choice: Choice) -> Choice:
+        """``choice`` of a saved state if it can be shown; as :meth:`checked` unless a subclass knows better."""
+        return self.checked(choice)
 
     def figure(self) -> Figure:
         """What is on screen, as a figure for paper."""
@@ -152,13 +159,15 @@ class Widget(anywidget.AnyWidget):
             path: Also write it there.
         """
         answers = {}
+        changed = self._changed_model()  # then nothing more can be asked of the model that is shown
         for trait, fields in self.depends.items():
-            table = {}
-            for choice in self.offline(trait):
+            table = {_page.key(self.choice, fields): getattr(self, trait)}
+            for choice in () if changed else self.offline(trait):
                 full = {**self.choice, **choice}
                 table[_page.key(full, fields)] = self._answered(trait, full)
             answers[trait] = {"fields": list(fields), "table": table, "optional": trait in self.optional}
         values = {name: getattr(self, name) for name in ("fixed", "choice", "notice", "alt", *self.depends)}
+        values["notice"] = CHANGED if changed else self.notice
         page = _page.write(type(self).__name__, self._esm, self._css, values, answers, self.alt)
         if path is not None:
             store.write_bytes(Path(path), page.encode())
@@ -168,10 +177,10 @@ class Widget(anywidget.AnyWidget):
 
     def watch(self, model: LiveModel) -> None:
         """Say so when ``model`` is not any more what the numbers were taken from."""
-        self._model, self._seen_version = model, model.version()
+        self._watched.append((model, model.version()))
 
     def _changed_model(self) -> bool:
-        return self._model is not None and self._model.version() != self._seen_version
+        return any(model.version() != version for model, version in self._watched)
 
     def _choice_of(self, state: Mapping[str, Any] | None) -> Choice:
         if state is None:
@@ -206,17 +215,15 @@ class Widget(anywidget.AnyWidget):
 
     def _settle(self, choice: Choice, before: Choice, *, again: bool = False) -> None:
         """Answer ``choice`` wherever it differs from ``before``, then take it."""
-        told, answers = "", {}
         if self._changed_model():
-            told = (
-                "The model has changed since this widget was made: what is shown is of the model as it was. "
-                "Run the cell again."
-            )
-        else:
-            for trait, fields in self.depends.items():
-                if again or not before or any(choice.get(f) != before.get(f) for f in fields):
-                    answers[trait] = self._answered(trait, choice)
-        self._take(choice, told, answers)
+            self._take(before or choice, CHANGED)  # old numbers under a new name would be wrong
+            return
+        answers = {
+            trait: self._answered(trait, choice)
+            for trait, fields in self.depends.items()
+            if again or not before or any(choice.get(f) != before.get(f) for f in fields)
+        }
+        self._take(choice, "", answers)
 
     def _take(self, choice: Choice, told: str, answers: Mapping[str, Any] | None = None) -> None:
         """Show it, in one message to the page."""
@@ -244,6 +251,8 @@ class Widget(anywidget.AnyWidget):
             self._settle(checked, change["old"])
         except FptVizError as error:
             self._take(change["old"], str(error))
+        except (Exception, KeyboardInterrupt) as error:  # out of memory, or interrupted: what is shown stays as it was
+            self._take(change["old"], f"This could not be worked out: {type(error).__name__}: {error}")
 
     def _asked(self, _widget: object, question: Any, _buffers: object) -> None:
         if isinstance(question, dict):
@@ -261,6 +270,8 @@ class Widget(anywidget.AnyWidget):
 
     def _view(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a front end shows the live widget by, and its words."""
+        if self._changed_model():
+            self.notice = CHANGED
         found: Any = super()._repr_mimebundle_(**options)  # with metadata, or without
         bundle, metadata = found if isinstance(found, tuple) else (found, {})
         return {**bundle, "text/plain": self.alt}, metadata

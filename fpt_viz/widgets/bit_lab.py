@@ -231,6 +231,8 @@ class BitLab(Widget):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """As of :meth:`Widget.to_html`: every input of 10 bits or less; of more, the examples and single flips."""
+        if self._changed_model():
+            return super().to_html(path)
         with self._runs.all_of(self._offline_inputs()):
             return super().to_html(path)
 

@@ -259,6 +259,8 @@ class HeadLab(Widget):
 
     def to_html(self, path: str | Path | None = None) -> str:
         """As of :meth:`Widget.to_html`: with single heads off, and the accuracy of what is on screen."""
+        if self._changed_model():
+            return super().to_html(path)
         self.choose(n=self.fixed["n"])
         return super().to_html(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fpt_viz.analysis.attention_rollout import attention_rollout
 from fpt_viz.errors import ConfigError, FptVizError, RecordError
 from fpt_viz.export import SCALES, Figure
 from fpt_viz.figures.base import Array, array, origin, place_of, scale_top
-from fpt_viz.records import AttentionMaps, InputAttribution, LiveModel, RunRecord
+from fpt_viz.records import AttentionMaps, HeadStatistics, InputAttribution, LiveModel, RunRecord
 from fpt_viz.widgets import _patterns
 from fpt_viz.widgets.base import Choice, Widget, packed
 
@@ -98,7 +99,8 @@ class PatchExplorer(Widget):
             self._geometry, self._n_examples = self._maps.geometry, self._maps.weights.shape[1]
             _check_patches(self._geometry)
             self._images, right, answers = _pixels(images, self._n_examples, self._geometry), [], []
-        self._attribution, self._attributed_by = _attributed(attribution, self._n_examples)
+        n_patches = len(self._geometry.boxes)
+        self._attribution, self._attributed_by = _attributed(attribution, self._n_examples, n_patches)
         first_maps = self._captured(0, ())
         fixed = {
             "title": f"Patches of {origin(first_maps.source)}",
@@ -307,9 +309,13 @@ class PatchExplorer(Widget):
         found = figures.patch_overlay(
             maps, image=image, example=place, vmax=float(choice["top"]) or None, rollout=values, **shown
         )
-        return found
+        if place == choice["example"]:
+            return found
+        return _renamed(found, f"example {place} of", f"example {choice['example']} of")
 
     def _alt(self) -> str:
+        if self._changed_model():  # to draw it would ask the model as it is now
+            return self.alt
         try:
             return super()._alt()
         except FptVizError as error:
@@ -330,6 +336,12 @@ class _evaluating:  # noqa: N801 (read as a word: with _evaluating(model))
         self.model.train(self.was_training)
 
 
+def _renamed(figure: Figure, was: str, now: str) -> Figure:
+    """``figure`` with another name for the example that it shows."""
+    note = figure.note.replace(was.capitalize(), now.capitalize())
+    return replace(figure, alt=figure.alt.replace(was, now), note=note)
+
+
 def _device_of(model: Any) -> Any:
     return next(model.parameters()).device
 
@@ -340,12 +352,14 @@ def _maps_of(source: Any, task: Any) -> AttentionMaps:
         maps = source.maps()
         if maps is None:
             raise RecordError(
-                f"no attention was captured of the run in {source.path}: fpt-viz capture {source.path} with --queries 0-15, "
+                f"no attention was captured of the run in {source.path}: fpt-viz capture {source.path}, "
                 "or give the widget fpt_viz.load_model(record)"
             )
         return maps
     if isinstance(source, AttentionMaps):
         return source
+    if isinstance(source, HeadStatistics):
+        raise ConfigError("head statistics hold no single image: give the model, a record, or captured attention")
     if task is None:
         raise ConfigError("arrays do not say where their patches lie: give the task, as in PatchExplorer(arrays, task)")
     maps = AttentionMaps.from_arrays(source, labels=list(task.token_names()))
@@ -377,7 +391,7 @@ def _bytes(images: Array) -> Array:
     return eight_bits
 
 
-def _attributed(attribution: Any, n_examples: int) -> tuple[Array | None, str]:
+def _attributed(attribution: Any, n_examples: int, n_patches: int) -> tuple[Array | None, str]:
     """``[batch patch]``, and what it is called."""
     if attribution is None:
         return None, ""
@@ -385,6 +399,11 @@ def _attributed(attribution: Any, n_examples: int) -> tuple[Array | None, str]:
     if isinstance(attribution, InputAttribution):
         values, words = attribution.tokens[0], f"{attribution.title}, {attribution.answers[0]}"
     found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=np.float32)
-    if found.ndim != 2 or len(found) != n_examples:
-        raise ConfigError(f"attribution of shape {found.shape} was given for {n_examples} examples: [batch patch]")
+    if found.shape != (n_examples, n_patches):
+        raise ConfigError(
+            f"attribution of shape {found.shape} was given for {n_examples} examples of {n_patches} patches, "
+            "wanted [batch patch]"
+        )
+    if not np.isfinite(found).all():
+        raise ConfigError(f"{int((~np.isfinite(found)).sum())} of {found.size} attributions are NaN or infinite")
     return found, words

@@ -122,6 +122,10 @@ class RunBrowser(Widget):
                 raise ConfigError(f"{path} is {by_path[path].status} and cannot be selected: {by_path[path].reason}")
         return {**choice, "selected": list(dict.fromkeys(choice["selected"]))}
 
+    def restored(self, choice: Choice) -> Choice:
+        """``choice`` as it is: runs that are gone since are left out, and said."""
+        return choice
+
     def answer(self, trait: str, choice: Choice) -> Any:
         """Every run that is there now."""
         self._rows = _runs.found(self.folder)

@@ -56,7 +56,7 @@ def read_offline(chromium, tmp_path):
 
 def shown_still(page) -> bool:
     still = page.locator(".fpt-still img")
-    return still.count() == 1 and still.is_visible() and still.bounding_box()["width"] > 200
+    return still.count() == 1 and still.is_visible() and still.bounding_box()["width"] > 100
 
 
 def without_state(notebook):

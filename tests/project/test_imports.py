@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 import subprocess
@@ -95,6 +96,12 @@ EACH_FILE = pytest.mark.parametrize("path", FILES, ids=lambda path: "/".join(par
 EACH_ENTRY = pytest.mark.parametrize("path", ENTRIES, ids=lambda path: "/".join(parts_of(path)))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The file, parsed once."""
+    return ast.parse(path.read_text())
+
+
 def for_the_type_checker(tree: ast.AST) -> set[ast.AST]:
     """The nodes of ``tree`` that only a type checker runs."""
     blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
@@ -103,7 +110,7 @@ def for_the_type_checker(tree: ast.AST) -> set[ast.AST]:
 
 def modules_imported_by(path: Path) -> set[str]:
     """The modules of the package that the file imports when it runs, also inside functions."""
-    tree, modules = ast.parse(path.read_text()), set()
+    tree, modules = tree_of(path), set()
     typed_only = for_the_type_checker(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import) and node not in typed_only:
@@ -116,7 +123,7 @@ def modules_imported_by(path: Path) -> set[str]:
 
 def imported_by(path: Path) -> Iterator[tuple[str, ...]]:
     """What the file imports of the package, as ``("figures", "base")``; also inside functions and by registry.load."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             dotted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -181,7 +188,7 @@ def test_entries_share_only_base_and_private_modules_of_their_folder(path):
 
 @EACH_FILE
 def test_only_the_registry_and_the_front_door_import_by_computed_name(path):
-    calls = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    calls = {ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)}
     dynamic = {"import_module", "importlib.import_module", "__import__"} & calls
     assert not dynamic or parts_of(path)[0] in FOUND_BY_NAME, f"{path.name} calls {dynamic}: the rule cannot read that"
 

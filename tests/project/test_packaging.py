@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 import re
@@ -45,6 +46,7 @@ def pins() -> dict[str, str]:
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
+@cache
 def imports_of(folder: str) -> set[str]:
     """Top-level names that Python files below ``folder`` import, also inside functions."""
     names: set[str] = set()
@@ -57,6 +59,7 @@ def imports_of(folder: str) -> set[str]:
     return names
 
 
+@cache
 def modules_by_package() -> dict[str, set[str]]:
     modules: dict[str, set[str]] = {}
     for module, packages in packages_distributions().items():

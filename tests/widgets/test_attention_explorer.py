@@ -49,7 +49,7 @@ def test_statistics_show_their_mean_patterns_and_scores(model):
     layer, head = stats.ranking()[0]
     assert (widget.choice["layer"], widget.choice["head"]) == (layer, head)
     np.testing.assert_array_equal(detail(widget), stats.mean_pattern[layer, head])
-    assert widget.fixed["metrics"]["routing"]["values"] == stats.routing_score.tolist()
+    assert widget.fixed["metrics"]["a"]["routing"]["values"] == stats.routing_score.tolist()
     assert widget.fixed["n_examples"] == 0
 
 
@@ -192,3 +192,45 @@ def test_answers_that_are_kept_have_a_bound_in_bytes(monkeypatch):
         widget.choose(example=example)
     kept = [place for place in widget._kept if place[0] == "tiles"]
     assert len(kept) <= 3
+
+
+def test_each_side_has_its_own_scores_and_a_difference_none():
+    first, second = make_maps(), make_maps(seed=8)
+    metrics = AttentionExplorer(first, compare=second).fixed["metrics"]
+    assert metrics["a"] == AttentionExplorer(first).fixed["metrics"]["a"]
+    assert metrics["b"] == AttentionExplorer(second).fixed["metrics"]["a"]
+    assert metrics["a"] != metrics["b"]
+    assert "difference" not in metrics
+
+
+def test_a_model_that_is_compared_with_is_watched_too(model):
+    maps = model.capture(model.task.distinct(2, "validation", 0), queries=None)
+    widget = AttentionExplorer(maps, compare=model, n_examples=2)
+    with torch.no_grad():
+        model.output.bias.add_(1.0)
+    before = widget.choice
+    widget.choose(layer=1, head=1)
+    assert "has changed" in widget.notice
+    assert widget.choice == before
+
+
+def test_a_page_saved_after_the_model_changed_says_so_and_asks_it_nothing(model, monkeypatch):
+    widget = AttentionExplorer(model, n_examples=2)
+    with torch.no_grad():
+        model.output.bias.add_(1.0)
+    monkeypatch.setattr(widget, "answer", None)
+    assert "has changed since this widget was made" in widget.to_html()
+
+
+def test_an_error_that_nobody_foresaw_is_said_and_leaves_what_is_shown():
+    widget = AttentionExplorer(make_maps())
+    before, tiles = widget.choice, widget.tiles
+    widget.answer = lambda trait, choice: 1 / 0  # type: ignore[method-assign]
+    widget.choice = {**before, "example": 2}
+    assert (widget.choice, widget.tiles) == (before, tiles)
+    assert "ZeroDivisionError" in widget.notice
+
+
+def test_a_state_of_what_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="no layer 9"):
+        AttentionExplorer(make_maps(), state={"widget": "AttentionExplorer", "choice": {"layer": 9}})

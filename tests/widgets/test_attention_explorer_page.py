@@ -102,7 +102,7 @@ def test_one_example_and_the_mean_are_each_the_maps_own(bare):
 def test_sorting_puts_the_highest_first_and_a_threshold_leaves_the_rest_out(bare):
     maps = make_maps()
     shown = bare(AttentionExplorer(maps, effects=made_effects()))
-    scores = shown.widget.fixed["metrics"]["routing"]["values"]
+    scores = shown.widget.fixed["metrics"]["a"]["routing"]["values"]
     field(shown, "sort heads by").select_option("routing")
     shown.settled()
     shown.page.mouse.click(*of_grid(shown, 0.1, 0.2))

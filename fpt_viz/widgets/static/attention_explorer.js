@@ -6,14 +6,17 @@ function attentionExplorer(shell) {
   const state = { mosaic: null, drawnTiles: null, hovered: null, cell: [0, 0] };
   const tiles = () => shell.model.get("tiles"), detail = () => shell.model.get("detail");
 
+  // What was measured of the heads on the side that is shown; of a difference nothing was.
+  const metrics = () => fixed.metrics[shell.choice.side] || {};
+
   const order = () => {
     const { sort, least } = shell.choice, all = [];
     fixed.layers.forEach((layer, l) => fixed.heads.forEach((head, h) => all.push({ l, h, layer, head })));
-    const metric = fixed.metrics[sort];
+    const metric = metrics()[sort];
     if (!metric) return { shown: all, sorted: false };
-    const value = ({ l, h }) => metric.values[l][h];
+    const value = ({ l, h }) => metric.values[l][h] ?? -Infinity;  // not measured: last, and below any threshold
     const kept = all.filter((one) => least === null || value(one) >= least);
-    return { shown: kept.sort((a, b) => value(b) - value(a)), sorted: true };
+    return { shown: kept.sort((a, b) => (value(b) > value(a) ? 1 : value(b) < value(a) ? -1 : 0)), sorted: true };
   };
 
   // Controls.
@@ -22,14 +25,14 @@ function attentionExplorer(shell) {
   const add = (control, show) => { controls.push(() => show(control)); shell.bar.append(control.node); };
   if (fixed.sides.length > 1) add(fpt.select("show", fixed.sides, (side) => choose({ side })), (one) => one.set(shell.choice.side));
   if (fixed.n_examples > 0 && fixed.has_mean) {
-    add(fpt.check("mean over examples", (on) => choose({ example: on ? -1 : 0, zoom: null })),
+    add(fpt.check("mean over examples", (on) => choose({ example: on ? -1 : 0, zoom: null, query: -1 })),
       (one) => one.set(shell.choice.example < 0));
   }
   if (fixed.n_examples > 1) {
-    add(fpt.range("example", { min: 0, max: fixed.n_examples - 1 }, (example) => choose({ example, zoom: null })),
+    add(fpt.range("example", { min: 0, max: fixed.n_examples - 1 }, (example) => choose({ example, zoom: null, query: -1 })),
       (one) => { one.set(Math.max(shell.choice.example, 0)); one.control.disabled = shell.choice.example < 0; });
   }
-  const sorts = [["place", "layer and head"], ...Object.entries(fixed.metrics).map(([name, { words }]) => [name, words])];
+  const sorts = [["place", "layer and head"], ...Object.entries(fixed.metrics.a).map(([name, { words }]) => [name, words])];
   add(fpt.select("sort heads by", sorts, (sort) => choose({ sort }, { asks: false })), (one) => one.set(shell.choice.sort));
   add(fpt.quantity("at least", { min: -1000, max: 1000, empty: "all" }, (least) => choose({ least }, { asks: false })),
     (one) => { one.set(shell.choice.least); one.control.disabled = shell.choice.sort === "place"; });
@@ -70,7 +73,7 @@ function attentionExplorer(shell) {
     return null;
   }
 
-  const words = ({ l, h }) => Object.values(fixed.metrics)
+  const words = ({ l, h }) => Object.values(metrics())
     .map((metric) => `${metric.words} ${fpt.number(metric.values[l][h])}`).join(", ");
   const describe = (one) => shell.say(`${fpt.head(one.layer, one.head)}: ${words(one)}`);
 
@@ -86,7 +89,8 @@ function attentionExplorer(shell) {
     const unit = packed.bin > 1 ? ` (largest of ${packed.bin} x ${packed.bin})` : "";
     const say = (text) => shell.say(`${fpt.head(one.layer, one.head)}: ${place}, ${text}${unit}; ${words(one)}`);
     if (entry === paint.BLANK) { say("not seen"); return; }
-    say(`about ${fpt.number(near, 2)}`);
+    const end = shell.choice.top ? (entry === 254 ? "at least" : entry === 0 && low < 0 ? "at most" : "") : "";
+    say(`${end || "about"} ${fpt.number(near, 2)}`);
     const asked = { ask: "weight", l: one.l, h: one.h, r, c };
     shell.ask(asked, ({ weight }) => { if (state.hovered === one || grid.matches(":focus")) say(`weight ${fpt.number(weight, 4)}`); });
   }
@@ -102,7 +106,7 @@ function attentionExplorer(shell) {
     }
     const [, nHeads, nRows, nKeys] = packed.values.shape;
     const { shown, sorted } = order(), available = Math.max(gridWidth(), 240);
-    const nColumns = nHeads, gap = 6, left = sorted ? 0 : 26, foot = fixed.metrics.ablation ? 13 : 0;
+    const nColumns = nHeads, gap = 6, left = sorted ? 0 : 26, foot = metrics().ablation ? 13 : 0;
     const width = Math.max(26, Math.min(110, Math.floor((available - left) / nColumns) - gap));
     const sideHeight = Math.max(8, Math.min(width * 1.5, width * Math.max(nRows / nKeys, 0.25)));
     const height = BAR_HEIGHT + sideHeight + foot;
@@ -141,7 +145,7 @@ function attentionExplorer(shell) {
 
   // Above a tile its name and routing score, below it what cutting the head costs.
   function caption(context, one, { x, y, width, sideHeight, ink, muted, sorted }) {
-    const { routing, ablation } = fixed.metrics;
+    const { routing, ablation } = metrics();
     context.font = `${width < 40 ? 8.5 : 10}px system-ui, sans-serif`;
     context.textAlign = "left";
     context.fillStyle = muted;
@@ -154,16 +158,17 @@ function attentionExplorer(shell) {
     if (ablation) {
       const value = ablation.values[one.l][one.h];
       context.textAlign = "center";
-      context.fillStyle = Math.abs(value) >= 0.005 ? ink : muted;
+      context.fillStyle = Math.abs(value ?? 0) >= 0.005 ? ink : muted;
       const sign = value > 0 ? "−" : value < 0 ? "+" : "";
-      context.fillText(`${width < 40 ? "" : "cut "}${sign}${fpt.number(Math.abs(value), 2)}`, x + width / 2, y + BAR_HEIGHT + sideHeight + 8);
+      const told = value === null ? "–" : `${sign}${fpt.number(Math.abs(value), 2)}`;
+      context.fillText(`${width < 40 ? "" : "cut "}${told}`, x + width / 2, y + BAR_HEIGHT + sideHeight + 8);
     }
   }
 
   // One head.
   const one = fpt.canvas("One head's attention. Arrow keys move from weight to weight; Enter keeps the query.", {
     moved(dx, dy) {
-      const d = detail();
+      const d = state.d;
       if (shell.choice.view === "lines") { chooseQuery(Math.min(Math.max(shell.choice.query + dy, 0), d.queries.length - 1)); return; }
       const [rows, columns] = d.values.shape;
       state.cell = [Math.min(Math.max(state.cell[0] + dy, 0), rows - 1), Math.min(Math.max(state.cell[1] + dx, 0), columns - 1)];
@@ -178,6 +183,7 @@ function attentionExplorer(shell) {
       else if (found.query >= 0) sayRow(found.query);
     },
     clicked(x, y) {
+      if (state.dragged) { state.dragged = false; return; }
       const found = state.places && state.places.at(x, y);
       if (!found) return;
       const query = shell.choice.view === "pattern" ? found[0] : found.query;
@@ -186,27 +192,28 @@ function attentionExplorer(shell) {
   });
   one.classList.add("fpt-one");
   const title = fpt.element("h4");
-  const back = fpt.button("whole pattern", () => choose({ zoom: null }));
+  const back = fpt.button("whole pattern", () => choose({ zoom: null, query: -1 }));
   const onePane = shell.pane("", title, one, back.node);
   const chooseQuery = (query) => choose({ query }, { asks: false });
 
   const weight = (r, c) => state.one.values[r * state.one.shape[1] + c];
   function sayCell([r, c]) {
-    const d = detail(), value = weight(r, c);
+    const d = state.d, value = weight(r, c);
     const said = Number.isFinite(value) ? `${d.exact ? "weight" : "about"} ${fpt.number(value, d.exact ? 4 : 2)}` : "not seen";
     shell.say(`${fpt.head(shell.choice.layer, shell.choice.head)}: ${d.row_labels[r]} reads ${d.column_labels[c]}, ${said}`);
   }
   function sayRow(r) {
-    const d = detail(), [, n] = state.one.shape;
+    const d = state.d, [, n] = state.one.shape;
     const found = [...Array(n).keys()].filter((c) => Number.isFinite(weight(r, c))).sort((a, b) => weight(r, b) - weight(r, a));
     shell.say(`${d.row_labels[r]} reads ${found.slice(0, 4).map((c) => `${d.column_labels[c]} ${fpt.number(weight(r, c))}`).join(", ")}`);
   }
 
   function drawOne() {
     const d = detail() || fromTiles(), { ink, muted, accent, hatch } = colours(), { scale } = tiles();
+    state.d = d;
     state.one = fpt.decode(d.values);
     const [rows, columns] = d.values.shape, size = Math.max(260, Math.min(520, oneWidth()));
-    const words_ = d.bin > 1 ? `; each cell the largest of ${d.bin} x ${d.bin} weights, drag over a part to see it whole` : "";
+    const words_ = d.bin > 1 ? `; each cell the largest of ${d.bin} x ${d.bin} weights, drag over a part (or press z) to see it whole` : "";
     title.textContent = `${fpt.head(shell.choice.layer, shell.choice.head)}${d.exact ? "" : " (to 8 bits)"}${words_}`;
     back.node.hidden = !shell.choice.zoom;
     const common = { scale, table: table(scale), ink, muted, accent, hatch, size };
@@ -245,7 +252,16 @@ function attentionExplorer(shell) {
     from = null;
     if (!a || !b || (a[0] === b[0] && a[1] === b[1])) return;
     const bounds = [0, 1].flatMap((axis) => [Math.min(a[axis], b[axis]) * d.bin, (Math.max(a[axis], b[axis]) + 1) * d.bin]);
-    choose({ zoom: bounds.map((one, i) => one + d.start[i < 2 ? 0 : 1]) });
+    state.dragged = true;
+    choose({ zoom: bounds.map((one, i) => one + d.start[i < 2 ? 0 : 1]), query: -1 });
+  });
+  // The same by keyboard: z shows the tokens around the cell, Escape all of them.
+  one.addEventListener("keydown", ({ key }) => {
+    const d = detail();
+    if (key === "Escape" && shell.choice.zoom) choose({ zoom: null, query: -1 });
+    if (key !== "z" || !d || d.bin === 1) return;
+    const around = state.cell.map((cell, axis) => d.start[axis] + cell * d.bin);
+    choose({ zoom: around.flatMap((token) => [Math.max(token - 64, 0), token + 64]), query: -1 });
   });
   one.addEventListener("focus", () => drawOne());
   one.addEventListener("blur", () => drawOne());

@@ -138,6 +138,7 @@ const fpt = {
       warn(words) { shell.notice.textContent = words; },
       // Takes the fields chosen; where Python must answer, waits for it and says so if it does not come.
       choose(fields, { asks = true } = {}) {
+        shell.open = asks || shell.open;  // old numbers are not drawn under a new name
         model.set("choice", { ...model.get("choice"), ...fields });
         model.save_changes();
         if (!asks) return;
@@ -162,8 +163,13 @@ const fpt = {
         return made;
       },
     };
-    shell.root.append(shell.notice, shell.bar, shell.panes, shell.status, shell.help);
+    const alt = fpt.element("div", { className: "fpt-hidden" }, model.get("alt"));
+    shell.root.append(alt, shell.notice, shell.bar, shell.panes, shell.status, shell.help);
+    shell.root.addEventListener("keydown", (event) => {  // a notebook has shortcuts of its own, such as x and arrows
+      if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+    });
     shell.root.setAttribute("aria-label", model.get("fixed").title || "fpt_viz widget");
+    shell.root.dataset.widget = model.get("fixed").id;
     el.append(shell.root);
     fpt.hideStill(model.get("fixed").id);
 
@@ -173,13 +179,15 @@ const fpt = {
     shell.redraw = redraw;
     const settled = () => {
       clearTimeout(shell.waiting);
+      shell.open = false;
       shell.root.classList.remove("fpt-waiting");
+      alt.textContent = model.get("alt");
       shell.warn(model.get("notice"));
       redraw();
     };
     shell.on("change:answered", settled);
     shell.on("change:notice", () => shell.warn(model.get("notice")));
-    shell.on("change:choice", redraw);
+    shell.on("change:choice", () => shell.open || redraw());
     shell.on("msg:custom", (reply) => {
       if (shell.pending && reply.id === shell.pending.id) shell.pending.call(reply);
     });
@@ -205,6 +213,10 @@ const fpt = {
       scheme.removeEventListener("change", redraw);
       for (const one of undo) one();
       shell.root.remove();
+      const { id } = model.get("fixed");
+      if (![...document.querySelectorAll("[data-widget]")].some((one) => one.dataset.widget === id)) {
+        document.getElementById(`${id}-still`)?.remove();  // no view is left: the still picture shows again
+      }
     };
   },
 

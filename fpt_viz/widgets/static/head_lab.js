@@ -144,7 +144,8 @@ function headLab(shell) {
         if (routing) text(fpt.number(routing.values[l][h], 2), x + width / 2, y + 8, "center", ink);
         if (ablation) {
           const value = ablation.values[l][h], sign = value > 0 ? "−" : value < 0 ? "+" : "";
-          text(`${width < 40 ? "" : "cut "}${sign}${fpt.number(Math.abs(value), 2)}`, x + width / 2, y + HEAD_ROOM + side + 8, "center", muted);
+          const told = value === null ? "–" : `${sign}${fpt.number(Math.abs(value), 2)}`;
+          text(`${width < 40 ? "" : "cut "}${told}`, x + width / 2, y + HEAD_ROOM + side + 8, "center", muted);
         }
         if (layer === shell.choice.layer && head === shell.choice.head) {
           context.setLineDash(grid.matches(":focus") ? [] : [3, 3]);

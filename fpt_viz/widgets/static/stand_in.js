@@ -6,6 +6,8 @@ const fptPage = JSON.parse(document.getElementById("values").textContent, (_name
 
 const fptModel = {
   values: fptPage.values,
+  kept: fptPage.values.choice,
+  told: fptPage.values.notice,
   listeners: {},
   changed: new Set(),
   get(name) { return this.values[name]; },
@@ -19,15 +21,22 @@ const fptModel = {
     for (const name of this.changed) this.tell(name);
     this.changed.clear();
     if (!asked) return;
-    let missing = false;
-    for (const [trait, { fields, table, optional }] of Object.entries(fptPage.answers)) {
-      const found = table[JSON.stringify(fields.map((name) => this.values.choice[name] ?? null))];
-      const answer = found === undefined && optional ? null : found;
-      if (answer === undefined) missing = true;
-      else if (answer !== this.values[trait]) { this.values[trait] = answer; this.tell(trait); }
+    const found = Object.entries(fptPage.answers).map(([trait, { fields, table, optional }]) => {
+      const answer = table[JSON.stringify(fields.map((name) => this.values.choice[name] ?? null))];
+      return [trait, answer === undefined && optional ? null : answer];
+    });
+    const missing = found.some(([, answer]) => answer === undefined);
+    if (missing) {  // what is shown stays, under its own name
+      this.values.choice = this.kept;
+      this.tell("choice");
+    } else {
+      this.kept = this.values.choice;
+      for (const [trait, answer] of found) {
+        if (answer !== this.values[trait]) { this.values[trait] = answer; this.tell(trait); }
+      }
     }
     this.values.notice = missing
-      ? "This page was saved without Python and does not hold what you chose: open the notebook for it." : "";
+      ? "This page was saved without Python and does not hold what you chose: open the notebook for it." : this.told;
     this.tell("notice");
     this.values.answered = (this.values.answered || 0) + 1;
     this.tell("answered");
