@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 import contextlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 import hashlib
 from importlib.metadata import version
@@ -271,14 +271,22 @@ def _check_same(path: Path, config: RunConfig) -> None:
         there = RunConfig.load(path / CONFIG)
     except (ConfigError, UnknownNameError) as error:
         raise RecordError(f"{path / CONFIG} is no whole config of a run: {error}") from error
-    if there != config:
-        wanted, found = _flat(config.to_dict()), _flat(there.to_dict())
+    if _in_any_place(there) != _in_any_place(config):
+        wanted, found = _flat(_in_any_place(config).to_dict()), _flat(_in_any_place(there).to_dict())
         differing = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
         name = differing[0]
         raise RunFolderError(
             f"{path} holds another run: {name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
             f"{f' ({len(differing)} options differ)' if len(differing) > 1 else ''}: choose another folder"
         )
+
+
+def _in_any_place(config: RunConfig) -> RunConfig:
+    """``config`` with the run that it starts from by its folder's name alone: that folder may have been moved.
+
+    Whether it is still the same network is compared by its checksum, when it is loaded.
+    """
+    return replace(config, backbone=replace(config.backbone, init=Path(config.backbone.init).name))
 
 
 def _apart(now: Mapping[str, Any], then: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Steps of a run handed to a tracker: TensorBoard, Weights & Biases or trackio, each an extra that may be absent.
+"""Steps of a run handed to a tracker: TensorBoard, Weights & Biases or trackio, each a package that may be absent.
 
 A tracker only takes :class:`fpt_viz.records.Step`, so live training and saved runs are logged alike::
 
@@ -68,7 +68,7 @@ def tracker(
 
         return _Wandb(trackio, run, config, project)
     except ImportError as error:
-        raise SourceError(f"{name} is not installed ({error}): pip install 'fpt_viz[{name}]'") from error
+        raise SourceError(f"{name} is not installed ({error}): pip install {name}") from error
 
 
 def hand_over(record: RunRecord, log: Tracker) -> None:

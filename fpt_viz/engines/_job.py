@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from fpt_viz import registry
 from fpt_viz.config import RunConfig
 from fpt_viz.engines.base import Job, Measure, Outcome
-from fpt_viz.errors import RunFolderError, TrainingError
+from fpt_viz.errors import RecordError, RunFolderError, TrainingError
 from fpt_viz.model import FrozenPretrainedTransformer, load_model
 from fpt_viz.records import RunRecord, store
 from fpt_viz.records.run import ADAPTER, ADAPTER_INITIAL, CHECKPOINT, LOCK, RESULT
@@ -68,8 +68,14 @@ def note_failure(folder: Path, error: BaseException) -> None:
 
 
 def failure_in(folder: Path) -> Mapping[str, Any] | None:
-    """What :func:`note_failure` wrote there; None where nothing failed."""
-    return dict(store.read_json(folder / FAILURE)) if (folder / FAILURE).exists() else None
+    """What :func:`note_failure` wrote there, or that it cannot be read; None where nothing failed."""
+    if not (folder / FAILURE).exists():
+        return None
+    try:
+        found = dict(store.read_json(folder / FAILURE))
+    except RecordError as error:  # it says no more than that something failed: the list goes on
+        return {"kind": "failed", "message": str(error)}
+    return {"kind": "failed", "message": f"{folder / FAILURE} is not whole", **found}
 
 
 def saved_at(folder: Path, measure: Measure) -> Path:

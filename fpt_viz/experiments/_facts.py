@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from fpt_viz.engines._job import failure_in
+from fpt_viz.engines._job import failure_in, saved_at
+from fpt_viz.engines.base import Measure
 from fpt_viz.errors import RecordError
 from fpt_viz.experiments.base import Cell
 from fpt_viz.export.provenance import of_run
@@ -16,6 +18,8 @@ from fpt_viz.records import Evaluation, RunRecord, Step, load_run, store
 from fpt_viz.records.run import CHECKPOINT, CONFIG, RESULT, STEPS
 
 EVALUATED_ON_TRAIN = "evaluate_train.json"
+RULED_OUT = ("diverged", "failed")
+"""What of a run speaks against the learning rate that it had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class Failure:
 
     seed: int
     kind: str
-    """``diverged``, ``failed`` or ``not run``."""
+    """``diverged``, ``failed``, ``damaged``, ``not measured``, ``not finished`` or ``not run``."""
     message: str
     n_steps: int = 0
     """Steps that are on the disk."""
@@ -105,14 +109,24 @@ def facts_of(record: RunRecord) -> Facts:
     )
 
 
-def look_at(folder: Path, seed: int) -> Facts | Failure:
-    """What there is of the run in ``folder``; a damaged one is a failure whose message names the file."""
+def look_at(folder: Path, seed: int, measures: Collection[Measure] = ()) -> Facts | Failure:
+    """What there is of the run in ``folder``; a damaged one is a failure whose message names the file.
+
+    Args:
+        folder: The run's.
+        seed: Of the run.
+        measures: Without one of these a finished run is a failure too: the table would have an empty cell.
+    """
+    again = f"(or remove {folder}, and it is made again)"
+    failure = failure_in(folder)
     if (folder / RESULT).exists():
+        if any(not saved_at(folder, measure).exists() for measure in measures):
+            message = f"{failure['message']} {again}" if failure else ""
+            return Failure(seed=seed, kind="not measured", message=message)
         try:
             return facts_of(load_run(folder))
         except RecordError as error:
-            return Failure(seed=seed, kind="damaged", message=f"{error} (or remove {folder}, and it is made again)")
-    failure = failure_in(folder)
+            return Failure(seed=seed, kind="damaged", message=f"{error} {again}")
     if failure is None:
         started = (folder / CONFIG).exists() or (folder / CHECKPOINT).exists()
         return Failure(seed=seed, kind="not finished" if started else "not run", message="")
@@ -129,11 +143,23 @@ def steps_until(facts: Facts, threshold: float | None) -> int | None:
     return next((step for step, accuracy in facts.checks if accuracy >= threshold), None)
 
 
-def mean_check(found: Found) -> float | None:
-    """Validation accuracy after the last check, mean over seeds; None where a run has none, or one did not finish."""
-    if found.failed or not all(facts.checks for facts in found.finished):
+def common_seeds(group: Sequence[Found]) -> tuple[int, ...]:
+    """The seeds that every cell of ``group`` has checks of, those apart in which a run diverged or failed."""
+    there = [{facts.seed for facts in one.finished if facts.checks} for one in group if not is_out(one)]
+    return tuple(sorted(set.intersection(*there))) if there else ()
+
+
+def is_out(found: Found) -> bool:
+    """Whether a run diverged or failed; one that is still to come says nothing."""
+    return any(failure.kind in RULED_OUT for failure in found.failed)
+
+
+def mean_check(found: Found, seeds: Collection[int]) -> float | None:
+    """Validation accuracy after the last check, mean over ``seeds``; None where there is none, or one is out."""
+    if is_out(found):
         return None
-    return fmean(facts.checks[-1][1] for facts in found.finished) if found.finished else None
+    last = [facts.checks[-1][1] for facts in found.finished if facts.seed in seeds]
+    return fmean(last) if last else None
 
 
 def _step_seconds(steps: tuple[Step, ...]) -> float:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fpt_viz.experiments._facts import Found, mean_check
+from fpt_viz.experiments._facts import Found, common_seeds, mean_check
 from fpt_viz.experiments._rows import Row, rate_of
 from fpt_viz.experiments._table import VALUE, _interval, _value
 from fpt_viz.experiments.base import Experiment
@@ -87,11 +87,9 @@ def _rates(experiment: Experiment, task: str, rows: Sequence[Row], found: Sequen
     marks: list[Mark] = [HLine(at=100 * at, label=label) for at, label in merged_levels(_tests(found))]
     rates: set[float] = set()
     for series, name in enumerate(dict.fromkeys(one.cell.system for one in found)):
-        points = sorted(
-            (rate_of(one.cell), score)
-            for one in found
-            if one.cell.system == name and (score := mean_check(one)) is not None
-        )
+        mine = [one for one in found if one.cell.system == name]
+        seeds = common_seeds(mine)
+        points = sorted((rate_of(one.cell), score) for one in mine if (score := mean_check(one, seeds)) is not None)
         if points:
             rates |= {rate for rate, _ in points}
             x, y = np.array([(math.log10(rate), 100 * score) for rate, score in points]).T

@@ -72,7 +72,7 @@ def forecast(plan: Plan, *, workers: int = 1, device: str | None = None, retry: 
         device: As in :func:`fpt_viz.train.run`.
         retry: As in :func:`fpt_viz.experiments._running.reproduce`.
     """
-    jobs = [*plan.jobs_before(), *plan.jobs(retry=retry)]
+    jobs = [*plan.jobs_before(retry=retry), *plan.jobs(retry=retry)]
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(_kind(job.config), []).append(job)

@@ -26,8 +26,9 @@ from fpt_viz.run_folder import RunFolder
 
 PLAN, RUNS = "plan.json", "runs"
 KIND, SCHEMA = "experiment", 1
-MOST_WEIGHT_BYTES = 32_000_000
-"""Of a run, at its start and end together: frozen networks keep theirs, networks trained in full do not."""
+MOST_WEIGHT_BYTES = 64_000_000
+"""Of a run, at its start and end together: frozen networks keep theirs, and the full transformer of the laptop, on
+which table 7 measures what table 1 trained; larger networks that are trained in full do not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class Entry:
 
     cell: Cell
     runs: Mapping[int, Path]
+    start: Path | None = None
+    """The run that all of them start from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +97,9 @@ class Plan:
                 seen.add(folder)
                 yield job
 
-    def jobs_before(self) -> Iterator[Job]:
-        """Those of :attr:`before` that are not finished."""
-        return (job for job in self.before if not _is_done(job, retry=False))
+    def jobs_before(self, *, retry: bool = False) -> Iterator[Job]:
+        """Those of :attr:`before` that are not finished; ``retry`` as for :meth:`jobs`."""
+        return (job for job in self.before if not _is_done(job, retry=retry))
 
     def n_runs(self) -> int:
         """Distinct runs, finished or not."""
@@ -123,7 +126,7 @@ def plan_of(name: str, experiment: Experiment, choice: Choice, out: Path) -> Pla
     before: dict[Path, Job] = {}
     entries = []
     for cell in cells:
-        config = cell.config
+        config, start = cell.config, None
         if config is not None and cell.starts_from is not None:
             start = folder_of(cell.starts_from)
             before[start] = Job(config=cell.starts_from, folder=start)
@@ -131,7 +134,7 @@ def plan_of(name: str, experiment: Experiment, choice: Choice, out: Path) -> Pla
             config = replace(config, backbone=backbone)
             cell = replace(cell, config=config)
         runs = {} if config is None else {seed: folder_of(seeded(config, seed)) for seed in cell.seeds}
-        entries.append(Entry(cell=cell, runs=runs))
+        entries.append(Entry(cell=cell, runs=runs, start=start))
     folder = out / choice.folder_name(name)
     return Plan(
         experiment=name, scale=choice.scale, folder=folder, entries=tuple(entries), before=tuple(before.values())
@@ -203,7 +206,7 @@ def _on(cell: Cell, name: str, experiment: Experiment, choice: Choice) -> Cell:
     assert choice.backbone is not None  # by the caller
     if experiment.own_backbones:
         raise ConfigError(f"{name} is about certain backbones, so {choice.backbone} cannot take their place")
-    family = preset_names().get(choice.backbone) or choice.backbone.partition(":")[0]
+    family = preset_names().get(choice.backbone.partition("@")[0]) or choice.backbone.partition(":")[0]
     if not getattr(registry.load("backbones", family), "has_attention", True):
         raise ConfigError(
             f"{name} is about transformers, and {choice.backbone} has no attention; table_1 and table_3 compare LSTMs"
@@ -258,6 +261,7 @@ def _as_data(plan: Plan) -> dict[str, Any]:
                 "measures": [asdict(measure) for measure in cell.measures],
                 "why_not": cell.why_not,
                 "runs": {str(seed): folder.name for seed, folder in entry.runs.items()},
+                "start": None if entry.start is None else entry.start.name,
             }
         )
     head = {"kind": KIND, "schema": SCHEMA, "experiment": plan.experiment, "scale": plan.scale}
@@ -277,4 +281,5 @@ def _entry(data: Mapping[str, Any], pool: Path) -> Entry:
         measures=tuple(Measure(**measure) for measure in data["measures"]),
         why_not=data["why_not"],
     )
-    return Entry(cell=cell, runs=runs)
+    start = data.get("start")  # plans from before have none
+    return Entry(cell=cell, runs=runs, start=None if start is None else pool / start)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from fpt_viz.experiments._facts import Facts, Failure, Found, mean_check, steps_until
+from fpt_viz.experiments._facts import Facts, Failure, Found, common_seeds, mean_check, steps_until
 from fpt_viz.experiments.base import Cell, Published, Quantity
-from fpt_viz.tables import StepsTaken, holm, over_seeds, paired_p
+from fpt_viz.tables import LEAST_SEEDS, StepsTaken, has_spread, holm, over_seeds, paired_p
+
+NO_SPREAD = "no spread over seeds: no test"
+NOT_CHOSEN = "not chosen yet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class Row:
     medians."""
     p: float | None = None
     """Of that test, after Holm's correction for all tests in the table."""
+    no_test: str = ""
+    """Why there is no test of a difference over enough seeds; empty where there is one, or too few seeds."""
     beside: tuple[tuple[str, str], ...] = ()
     """Further cells: column and text."""
 
@@ -75,10 +80,10 @@ Value = Callable[[Facts], float | None]
 def _mean_row(found: Found, value: Value) -> Row:
     values = [number for facts in found.finished if (number := value(facts)) is not None]
     interval: tuple[float | None, float | None] = (None, None)
-    if len(values) > 1:
+    if has_spread(values):
         interval = over_seeds(values)
     elif values:
-        [one] = [facts for facts in found.finished if value(facts) is not None]
+        one = next(facts for facts in found.finished if value(facts) is not None)
         interval = one.test.interval if value is _accuracy or one.routing is None else one.routing.interval
     mean = fmean(values) if values else None
     return Row(cell=found.cell, finished=found.finished, failed=found.failed, mean=mean, interval=interval)
@@ -98,23 +103,25 @@ def _tested(rows: Sequence[Row], value: Value) -> tuple[list[Row], list[float | 
             p_values.append(None)
             continue
         theirs = by_seed[other]
-        told.append(replace(row, versus=fmean(ours[seed] - theirs[seed] for seed in common)))
         p_values.append(paired_p(ours, theirs))
+        why = NO_SPREAD if p_values[-1] is None and len(common) >= LEAST_SEEDS else ""
+        told.append(replace(row, versus=fmean(ours[seed] - theirs[seed] for seed in common), no_test=why))
     return told, p_values
 
 
 def _steps(found: Sequence[Found]) -> tuple[list[Row], list[float | None]]:
-    """Rows of Kaplan-Meier medians; a run that never got there is censored at the steps that it took."""
+    """Rows of Kaplan-Meier medians; a run that never got there, or diverged, is censored at the steps that it took."""
     taken = {}
     rows = []
     for one in found:
         ends = [(steps_until(facts, one.cell.threshold), facts.n_steps) for facts in one.finished]
+        ends += [(None, failure.n_steps) for failure in one.failed if failure.kind == "diverged"]
         reached = tuple(step for step, _ in ends if step is not None)
         steps = StepsTaken(reached, tuple(n_steps for step, n_steps in ends if step is None))
         taken[one.cell.system, one.cell.task] = steps
         median, interval = steps.median()
         row = Row(cell=one.cell, finished=one.finished, failed=one.failed, mean=median, interval=interval)
-        most = max((facts.n_steps for facts in one.finished), default=0)
+        most = max((n_steps for _, n_steps in ends), default=0)
         goal = "solved" if one.cell.threshold is None else f"{100 * one.cell.threshold:g} %"
         accuracy = f"{100 * fmean(map(_sure, one.finished)):.1f}" if one.finished else ""
         beside = (("Goal", goal), ("Reached", f"{len(reached)} of {len(ends)}"), ("Most steps taken", str(most)))
@@ -140,23 +147,30 @@ def _corrected(rows: Sequence[Row], p_values: Sequence[float | None]) -> list[Ro
 
 
 def _best_rates(found: Sequence[Found]) -> list[tuple[Found, tuple[tuple[str, str], ...]]]:
-    """Of each system on each task the rate with the best mean on validation; the lowest of several that are alike."""
+    """Of each system on each task the rate with the best mean on validation; the lowest of several that are alike.
+
+    A rate is ruled out by a run that diverged or failed. The others are compared on the seeds that all of them have;
+    while there is none, no rate is chosen, and no test accuracy is read.
+    """
     groups: dict[tuple[str, str], list[Found]] = {}
     for one in found:
         groups.setdefault((one.cell.system, one.cell.task), []).append(one)
     chosen: list[tuple[Found, tuple[tuple[str, str], ...]]] = []
     for group in groups.values():
         ordered = sorted(group, key=lambda one: rate_of(one.cell))
-        scores = [mean_check(one) for one in ordered]
+        seeds = common_seeds(ordered)
+        scores = [mean_check(one, seeds) for one in ordered]
         best = max(range(len(ordered)), key=lambda i: (-1.0 if scores[i] is None else scores[i], -i))
+        every = tuple(failure for one in group for failure in one.failed)
         at_edge = best in (0, len(ordered) - 1)
         sweep = ", ".join(
             f"{rate_of(one.cell):g}: {'-' if score is None else f'{100 * score:.1f}'}"
             for one, score in zip(ordered, scores, strict=True)
         )
-        rate = f"{rate_of(ordered[best].cell):g}{' (end of the grid)' if at_edge else ''}"
-        every = tuple(failure for one in group for failure in one.failed)
-        chosen.append((replace(ordered[best], failed=every), (("Best rate", rate), ("Validation (%) by rate", sweep))))
+        rate = f"{rate_of(ordered[best].cell):g}{' (end of the grid)' if at_edge else ''}" if seeds else NOT_CHOSEN
+        read = tuple(facts for facts in ordered[best].finished if facts.seed in seeds)
+        beside = (("Best rate", rate), ("Validation (%) by rate", sweep))
+        chosen.append((replace(ordered[best], finished=read, failed=every), beside))
     return chosen
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt_viz import registry
+from fpt_viz.config import RunConfig
 from fpt_viz.engines.base import Engine, Outcome
 from fpt_viz.errors import RecordError
 from fpt_viz.experiments._facts import Facts, Failure, Found, look_at
@@ -18,6 +19,7 @@ from fpt_viz.experiments._rows import Row, rows_of
 from fpt_viz.experiments._table import table_of
 from fpt_viz.experiments.base import SOURCES, Cell, Experiment
 from fpt_viz.export import Figure, PaperTable
+from fpt_viz.records.run import CONFIG
 
 TABLES = ("md", "html", "csv", "tex")
 FIGURES = ("pdf", "svg")
@@ -80,10 +82,10 @@ def reproduce(
     experiment = registry.load("experiments", name)
     plan = plan_of(name, experiment, choice or Choice(), Path(out))
     plan.save()
-    total = len(list(plan.jobs_before())) + len(list(plan.jobs(retry=retry)))
+    total = len(list(plan.jobs_before(retry=retry))) + len(list(plan.jobs(retry=retry)))
     done = 0
     try:
-        for jobs in (plan.jobs_before(), plan.jobs(retry=retry)):
+        for jobs in (plan.jobs_before(retry=retry), plan.jobs(retry=retry)):
             with contextlib.closing(engine.run(jobs)) as outcomes:  # type: ignore[type-var]
                 for outcome in outcomes:
                     done += 1
@@ -124,13 +126,29 @@ def _result(plan: Plan, experiment: Experiment) -> Result:
         name=plan.experiment,
         folder=plan.folder,
         rows=tuple(rows),
-        table=table_of(experiment, rows, scale=plan.scale, label=label),
+        table=table_of(experiment, rows, scale=plan.scale, label=label, notes=_starts(plan)),
         figure=figure_of(experiment, rows, found, scale=plan.scale),
     )
 
 
+def _starts(plan: Plan) -> tuple[str, ...]:
+    """What the networks had learned that others start from, or why they had not."""
+    told: dict[str, None] = {}
+    for entry in plan.entries:
+        if entry.start is None:
+            continue
+        looked = look_at(entry.start, 0)
+        if isinstance(looked, Facts):
+            task = RunConfig.load(entry.start / CONFIG).task.name.replace("_", " ")
+            how = f"pretrained to {100 * looked.test.accuracy:.1f} % on {task} (test)"
+        else:
+            how = f"the pretraining it starts from, {looked.told}{f': {looked.message}' if looked.message else ''}"
+        told[f"{entry.cell.system}: {how}."] = None
+    return tuple(told)
+
+
 def _found(cell: Cell, runs: Mapping[int, Path]) -> Found:
-    looked = [look_at(folder, seed) for seed, folder in runs.items()]
+    looked = [look_at(folder, seed, cell.measures) for seed, folder in runs.items()]
     return Found(
         cell=cell,
         finished=tuple(one for one in looked if isinstance(one, Facts)),

@@ -27,6 +27,8 @@ class Setting:
     train: TrainConfig
     stands_for: str = ""
     """The paper's task that it is shown beside; empty where it is that task or none."""
+    of: str = ""
+    """The size of the paper's task, where ours is another one."""
     threshold: float | None = None
     """Validation accuracy that counts as learned where it is not every target."""
 
@@ -41,16 +43,23 @@ class _Row:
     options: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any]
     stands_for: str = ""
+    of: str = ""
     threshold: float | None = None
 
 
+BITS, TOKENS = {"bit_xor": "5 bits", "bit_memory": "1,000 bits"}, "512 tokens"
+"""Sizes of the paper's tasks, told where ours are smaller."""
 _TINY = {"n_steps": 4, "batch_size": 8, "validate_every": 2, "n_validation": 16, "checkpoint_every": 2}
 _SMOKE = {
-    "bit_xor": _Row(name="bit_xor", options={"n_bits": 2}, train=_TINY, threshold=0.5),
+    "bit_xor": _Row(name="bit_xor", options={"n_bits": 2}, of=BITS["bit_xor"], train=_TINY, threshold=0.5),
     "bit_memory": _Row(
-        name="bit_memory", options={"n_strings": 2, "n_bits": 8, "patch_size": 4}, train=_TINY, threshold=0.5
+        name="bit_memory",
+        options={"n_strings": 2, "n_bits": 8, "patch_size": 4},
+        of=BITS["bit_memory"],
+        train=_TINY,
+        threshold=0.5,
     ),
-    "listops": _Row(name="listops", options={"max_tokens": 16, "max_depth": 2}, train=_TINY, threshold=0.1),
+    "listops": _Row(name="listops", options={"max_tokens": 16, "max_depth": 2}, of=TOKENS, train=_TINY, threshold=0.1),
     "digits": _Row(name="digits", options={"patch_size": 4}, train=_TINY, threshold=0.1, stands_for="mnist"),
 }
 _LAPTOP = {
@@ -61,12 +70,14 @@ _LAPTOP = {
     "bit_memory": _Row(
         name="bit_memory",
         options={"n_bits": 250},
+        of=BITS["bit_memory"],
         train={"n_steps": 1000, "batch_size": 16, "validate_every": 25, "n_validation": 128, "stop_when_solved": True},
         threshold=0.99,
     ),
     "listops": _Row(
         name="listops",
         options={"max_tokens": 32},
+        of=TOKENS,
         train={"n_steps": 600, "batch_size": 32, "validate_every": 50, "n_validation": 256},
         threshold=0.5,
     ),
@@ -141,5 +152,6 @@ def _setting(row: _Row, scale: Scale) -> Setting:
         task=TaskConfig(name=row.name, options=dict(row.options)),
         train=TrainConfig(**train),
         stands_for=row.stands_for,
+        of=row.of,
         threshold=row.threshold,
     )

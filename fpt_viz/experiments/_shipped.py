@@ -22,6 +22,7 @@ from fpt_viz.experiments._forecast import forecast
 from fpt_viz.experiments._plan import PLAN, RUNS, Choice, Plan, load_plan, plan_of
 from fpt_viz.experiments._rows import Row
 from fpt_viz.experiments._running import Result, result_in
+from fpt_viz.experiments._table import CAP
 from fpt_viz.experiments.base import Scale
 from fpt_viz.records import store
 from fpt_viz.records.run import CHECKPOINT, ENVIRONMENT, LOCK, RESULT
@@ -101,14 +102,18 @@ def _measure_the_rest(plan: Plan) -> None:
 
 def _bring(folder: Path, target: Path, *, keep: bool) -> None:
     """Copy a finished or failed run, less its weights."""
-    if target.exists() or not ((folder / RESULT).exists() or (folder / FAILURE).exists()):
+    finished = (folder / RESULT).exists()
+    if (target / RESULT).exists() or not (finished or (folder / FAILURE).exists()):
         return
-    left_out = {LOCK, CHECKPOINT, *(() if keep or not (folder / RESULT).exists() else WEIGHTS)}
+    if target.exists() and not finished:
+        return  # that it failed is known there
+    left_out = {LOCK, CHECKPOINT, *(() if keep and finished else WEIGHTS)}
     part = target.with_name(f"{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(folder, part, ignore=lambda _folder, names: [name for name in names if name in left_out])
-    if not keep and (part / RESULT).exists():
+    if not keep and finished:
         shed_weights(part)
+    shutil.rmtree(target, ignore_errors=True)
     part.rename(target)
 
 
@@ -121,7 +126,7 @@ def page(folder: Path, shown_as: str) -> str:
     """
     folders = [folder / row.choice.folder_name(row.experiment) for row in ROWS]
     results = [result_in(each) if (each / PLAN).exists() else None for each in folders]
-    times = Counter(note for result in results if result for note in _notes(result))
+    times = Counter(note for result in results if result for note in _notes(result) if not note.startswith(CAP))
     parts = list(_head(folder, shown_as))
     for row, each, result in zip(ROWS, folders, results, strict=True):
         parts += _section(row, each, result, shared={note for note, n in times.items() if n > 1})
@@ -141,9 +146,10 @@ def _head(folder: Path, shown_as: str) -> Iterator[str]:
         "Made by `python -m fpt_viz.experiments._shipped page` from the records in "
         f"`{shown_as}`, and by nothing else: every number below can be made again from them, and every record by the "
         "command above its table. All are at the scale `laptop`: MiniLM (BERT, 6 layers, hidden 384) where the paper "
-        "has GPT-2 with 12 layers; digits and Fashion-MNIST where it has MNIST. Step caps stand in "
-        "`fpt_viz/experiments/_settings.py`; that of XOR was lowered from 1,000 to 600, for its cost, after the first "
-        "seed had run, all others were set before any run. What is not solved was not solved by then. Paper: "
+        "has GPT-2 with 12 layers; digits and Fashion-MNIST where it has MNIST. Step caps stand below each table, "
+        "and in `_settings.py`, `_groups.py` (XOR), `learning_rate.py` and `table_8.py` of `fpt_viz/experiments/`; "
+        "that of XOR was lowered from 1,000 to 600, for its cost, after the first seed had run. What is not solved was "
+        "not solved by then. Paper: "
         "Lu et al. (2021) unless a key says otherwise; numbers that no source at hand gives are left out."
     )
     environments = sorted(folder.glob(f"{RUNS}/*/{ENVIRONMENT}"))
@@ -183,6 +189,7 @@ def _state(plan: Plan) -> str:
     kinds = store.read_json(left)["kinds"]
     seconds = sum(kind["seconds"] or 0 for kind in kinds)
     cost = f"at most {seconds / 60:.0f} minutes of one worker, from steps measured beside other programs"
+    cost += "".join(f"; {kind['told']}: not measured ({kind['error']})" for kind in kinds if kind["error"])
     if not ended:
         return f"**Not run** ({len(runs)} runs): {cost}."
     return f"{told}. **The others are not run**: {cost}. The table is of what there is."
@@ -209,7 +216,7 @@ def _reading(row: Row, other: Row, *, steps: bool) -> str:
     else:
         ours = f"{100 * row.versus:+.1f} points"
     borne = row.p is not None and row.p < SIGNIFICANT
-    bears = "too few seeds to test" if row.p is None else f"p = {row.p:.2g} after Holm's correction"
+    bears = row.no_test or "too few seeds to test" if row.p is None else f"p = {row.p:.2g} after Holm's correction"
     if paper is None:
         return f"{who}: {ours} ({bears}); the paper reports no pair to compare."
     theirs = f"{paper:.2f} times" if steps else f"{paper:+.1f} points"

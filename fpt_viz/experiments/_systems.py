@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fpt_viz.config import BackboneConfig, RunConfig
+from fpt_viz.engines.base import Measure
 from fpt_viz.experiments._settings import Setting
 from fpt_viz.experiments.base import Cell, Published, Scale
 from fpt_viz.freeze import PAPER_GROUPS
@@ -21,6 +22,8 @@ FULL_LAYERS = 3
 """Blocks of the paper's fully trained transformers: 12 were unstable (S1, appendix D.1)."""
 IN_FULL: dict[str, Any] = {"init": "random", "n_layers": FULL_LAYERS, "trained": ("all",)}
 """What makes such a transformer of the scale's backbone."""
+ON_TRAIN = Measure(name="evaluate", split="train", n_examples=1024)
+"""Accuracy on training examples, for table 7."""
 FPT, RANDOM, STATISTICS = "FPT", "random frozen", "statistics only"
 FULL, LSTM = "full transformer", "LSTM"
 NOTED: dict[Scale, str] = {
@@ -110,10 +113,20 @@ def percent_of(
 ) -> Published | None:
     """What is ``published``, in per cent by task, of ``task`` or of the one that it stands for."""
     if task in published:
-        return Published(value=round(published[task] / 100, 6), source=source)
+        return Published(value=round(published[task] / 100, 6), source=source, of=setting.of)
     if setting.stands_for in published:
         return Published(value=round(published[setting.stands_for] / 100, 6), source=source, of=setting.stands_for)
     return None
+
+
+def full(scale: Scale, settings: Mapping[str, Setting], **more: Any) -> list[Cell]:
+    """The paper's fully trained transformer; ``more`` goes to :func:`row`.
+
+    Tables 1, 7 and 10 share its runs. At the paper's scale its weights are too large to keep, so every table measures
+    what table 7 shows.
+    """
+    cells = row(FULL, scale, settings, **IN_FULL, **more)
+    return [replace(cell, measures=(ON_TRAIN,)) for cell in cells] if scale == "paper" else cells
 
 
 def absent(name: str, tasks: Iterable[str], why: str) -> list[Cell]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import re
 
 from fpt_viz.experiments._rows import Row
+from fpt_viz.experiments._systems import BACKBONES, DEEP_LSTMS, LSTMS, NOTED
 from fpt_viz.experiments.base import SOURCES, Experiment, Extra, Quantity
 from fpt_viz.export import PaperTable
 
@@ -16,14 +18,18 @@ VALUE: dict[Quantity, str] = {
     "steps": "Median steps",
 }
 EXTRA: dict[Extra, tuple[str, ...]] = {"step_seconds": ("Step (ms)",), "sizes": ("Trained", "Total")}
+CAP = "At most "
+"""How the note begins that tells a table's step caps."""
 NUMBERS = (
     "system", "task", "seeds", "value", "low", "high", "paper", "source", "paper_of", "versus", "difference", "p_holm",
     "chance", "trivial", "failed",
 )  # fmt: skip
 
 
-def table_of(experiment: Experiment, rows: Sequence[Row], *, scale: str, label: str) -> PaperTable:
-    """The table of ``rows``, with notes that say how every number was made."""
+def table_of(
+    experiment: Experiment, rows: Sequence[Row], *, scale: str, label: str, notes: Sequence[str] = ()
+) -> PaperTable:
+    """The table of ``rows``, with ``notes`` and others that say how every number was made."""
     quantity = experiment.quantity
     beside = list(dict.fromkeys(name for row in rows for name, _ in row.beside))
     extras = [name for extra in experiment.extras for name in EXTRA[extra]]
@@ -39,7 +45,7 @@ def table_of(experiment: Experiment, rows: Sequence[Row], *, scale: str, label: 
         numbers=tuple((*_numbers(row), *(dict(row.beside).get(name, "") for name in beside)) for row in rows),
         number_columns=(*NUMBERS, *(name.lower() for name in beside)),
         caption=f"{experiment.title}, scale {scale}. Claim: {experiment.claim}",
-        notes=tuple(_notes(experiment, rows, scale)),
+        notes=(*_notes(experiment, rows, scale), *notes),
         label=label,
     )
 
@@ -57,7 +63,7 @@ def _cells(row: Row, quantity: Quantity, beside: Sequence[str], extras: Sequence
         *(others.get(name, "") for name in beside),
         _published(row, quantity),
         _versus(row, quantity),
-        "" if row.p is None else f"{row.p:.2g}",
+        row.no_test if row.p is None else f"{row.p:.2g}",
         chance,
         trivial,
         *(cell for extra in extras for cell in _extra(row, extra)),
@@ -74,8 +80,8 @@ def _number(value: float | None, quantity: Quantity) -> str:
 
 
 def _value(row: Row, quantity: Quantity) -> str:
-    if quantity == "steps" and row.mean is None and row.finished:
-        return f"> {max(facts.n_steps for facts in row.finished)}"
+    if quantity == "steps" and row.mean is None and (most := dict(row.beside).get("Most steps taken", "0")) != "0":
+        return f"> {most}"
     return _number(row.mean, quantity)
 
 
@@ -138,7 +144,7 @@ def _numbers(row: Row) -> tuple[object, ...]:
 def _notes(experiment: Experiment, rows: Sequence[Row], scale: str) -> list[str]:
     quantity = experiment.quantity
     tests = {
-        "steps": "a log-rank test, two-sided, of steps to the goal",
+        "steps": "a log-rank test, two-sided, exact permutation, of steps to the goal",
         "routing": "a paired t-test over common seeds, two-sided, of the routing score",
     }.get(quantity, "a paired t-test over common seeds, two-sided, of test accuracy")
     rivals = dict.fromkeys(row.cell.versus for row in rows if row.cell.versus)
@@ -148,9 +154,16 @@ def _notes(experiment: Experiment, rows: Sequence[Row], scale: str) -> list[str]
         found.append(
             f"{what} {', '.join(rivals)} on the same task. {_tests(tests, sum(row.p is not None for row in rows))}"
         )
-    found += [note for note in experiment.notes if note and not (scale != "laptop" and note.startswith("Ours is"))]
+    ours = _ours(rows)
+    for note in experiment.notes:
+        if note == NOTED["laptop"]:
+            found += [ours] if scale == "laptop" and ours else []
+        elif note:
+            found.append(note)
+    found += _caps(rows)
     found += ["Tiny random networks and a few steps: these numbers mean nothing."] if scale == "smoke" else []
     keys = dict.fromkeys(row.published.source for row in rows if row.published)
+    keys |= {key: None for key in re.findall(r"\[(\w+)\]", experiment.claim) if key in SOURCES}
     found += [f"[{key}] {SOURCES[key]}." for key in keys]
     found += list(
         dict.fromkeys(f"{row.cell.task}: {f.test.note}." for row in rows for f in row.finished if f.test.note)
@@ -160,20 +173,43 @@ def _notes(experiment: Experiment, rows: Sequence[Row], scale: str) -> list[str]
     return found
 
 
+def _ours(rows: Sequence[Row]) -> str:
+    """On which backbone the rows are, where that is not the paper's; an LSTM is told by its system's name."""
+    apart = (*LSTMS.values(), *DEEP_LSTMS.values())
+    names = dict.fromkeys(row.cell.config.backbone.name for row in rows if row.cell.config is not None)
+    others = [name for name in names if name not in apart]
+    if not others or BACKBONES["laptop"] in others:
+        return NOTED["laptop"]
+    return f"Ours is {', '.join(others)}; the paper's is GPT-2 with 12 layers." if others != ["gpt2"] else ""
+
+
+def _caps(rows: Sequence[Row]) -> list[str]:
+    """The most gradient steps that a run takes, by task."""
+    tasks: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row.cell.config is not None:
+            tasks.setdefault(row.cell.config.train.n_steps, {})[row.cell.task] = None
+    told = "; ".join(f"{n_steps:,} steps: {', '.join(names)}" for n_steps, names in sorted(tasks.items()))
+    return [f"{CAP}{told}."] if told else []
+
+
 def _tests(test: str, n_tests: int) -> str:
     if not n_tests:
-        return "No test: that takes three seeds of each."
+        return "No test: that takes three seeds of each, with differences that are not all alike."
     many = f"corrected by Holm's method for the {n_tests} tests of this table" if n_tests > 1 else "the only one here"
     return f"p: {test}, with at least three seeds of each; {many}."
 
 
 def _how(quantity: Quantity) -> str:
-    over = "Intervals are over seeds (Student's t), or over examples where there is one seed."
+    over = (
+        "Intervals are over seeds (Student's t), or over the first seed's examples where there is one seed, or all are "
+        "alike."
+    )
     if quantity == "steps":
         return (
             "Gradient steps to the goal on validation: solved is every target right in two checks in a row. Median and "
-            "95 % interval by Kaplan and Meier: a run that never got there is censored at the steps that it took, and "
-            "a bound that is open lies beyond them. Test accuracy is the mean after the last step."
+            "95 % interval by Kaplan and Meier: a run that never got there, or diverged, is censored at the steps that "
+            "it took, and a bound that is open lies beyond them. Test accuracy is the mean after the last step."
         )
     if quantity == "routing":
         return (

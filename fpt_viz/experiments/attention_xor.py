@@ -13,7 +13,7 @@ from fpt_viz.experiments.base import Cell, Experiment, Published, Scale
 __all__ = ["attention_xor"]
 
 LENGTHS: dict[Scale, tuple[int, ...]] = {"smoke": (2, 3), "laptop": (5, 10, 20), "paper": (5, 20, 50, 100, 256)}
-SHOWN = Published(value=0.518, source="BAIR", of="first layer, mean over heads")
+SHOWN = Published(value=0.518, source="CALC", of="first layer, mean over heads")
 """The mean of what the blog's heat map shows on the partner bit, tokens 5 to 9."""
 MEASURES = (Measure(name="head_statistics"), Measure(name="head_statistics", split="test"))
 
@@ -21,7 +21,7 @@ MEASURES = (Measure(name="head_statistics"), Measure(name="head_statistics", spl
 def _cells(scale: Scale) -> list[Cell]:
     found = []
     for length in LENGTHS[scale]:
-        task = "bit_xor" if length == 5 else f"bit_xor, {length} bits"
+        task = "bit_xor" if length == 5 else f"bit_xor of {length} bits"
         setting = _with_bits(tasks_at(scale)["bit_xor"], length)
         for name, init in ((FPT, "pretrained"), (RANDOM_FROZEN, "random")):
             found.append(
@@ -50,5 +50,5 @@ attention_xor = Experiment(
     "bits [BAIR].",
     cells=_cells,
     quantity="routing",
-    notes=("The value of BAIR is a first layer's mean over heads: hold it against that column.", NOTED["laptop"]),
+    notes=("The value of CALC is a first layer's mean over heads: hold it against that column.", NOTED["laptop"]),
 )

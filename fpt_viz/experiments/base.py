@@ -21,7 +21,8 @@ Extra = Literal["step_seconds", "sizes"]
 
 SOURCES = {
     "S1": "Lu et al., 2021 (v2), by a third-party reading note",
-    "BAIR": "the authors' blog post of 23 March 2021, read from its heat map",
+    "BAIR": "the authors' blog post of 23 March 2021, its text",
+    "CALC": "our calculation from the heat map in the authors' blog post of 23 March 2021",
     "R": "Rothermel et al., 2021, by a third-party reading note",
 }
 """Whose numbers stand beside ours, by key."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fpt_viz.experiments._paper import PRETRAINED, by_task
 from fpt_viz.experiments._settings import tasks_at
-from fpt_viz.experiments._systems import FPT, FULL, FULL_LAYERS, IN_FULL, LSTM, NOTED, lstm, row
+from fpt_viz.experiments._systems import FPT, FULL, FULL_LAYERS, LSTM, NOTED, full, lstm, row
 from fpt_viz.experiments.base import Cell, Experiment, Scale
 
 __all__ = ["table_1"]
@@ -14,7 +14,7 @@ def _cells(scale: Scale) -> list[Cell]:
     settings = tasks_at(scale)
     return [
         *row(FPT, scale, settings, published=PRETRAINED),
-        *row(FULL, scale, settings, published=by_task(100, 100, 38, 99.1, 70.3, 42, 9), **IN_FULL),
+        *full(scale, settings, published=by_task(100, 100, 38, 99.1, 70.3, 42, 9)),
         *row(LSTM, scale, settings, published=by_task(60.9, 50.1, 17.1, 99.5, 73.6, 11.7, 12), make=lstm),
     ]
 

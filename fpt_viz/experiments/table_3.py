@@ -37,7 +37,7 @@ table_3 = Experiment(
         "Which number the paper gives this table is inferred from the others.",
         "Trained in each: input and output layer, layer norms, positions where there are any.",
         "The paper's LSTMs start every pass from a random state and lose the gains of their layer norms; ours do "
-        "neither, so they are stronger. Of their other scores no source was at hand.",
+        "neither, and what that changes was not measured. Of their other scores no source was at hand.",
         NOTED["laptop"],
     ),
 )

@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2, 3, 4)
 def _cells(scale: Scale) -> list[Cell]:
     found = []
     for task, setting in tasks_at(scale).items():
-        of = setting.stands_for if task not in TASKS else ""
+        of = setting.stands_for if task not in TASKS else ""  # of which the value is
         for name, init in ((FPT, "pretrained"), (RANDOM_FROZEN, "random")):
             one = cell(
                 name,
@@ -31,7 +31,7 @@ def _cells(scale: Scale) -> list[Cell]:
                 versus=FPT,
                 seeds=SEEDS,
             )
-            found.append(replace(one, published=Published(value=STEPS[name][of or task], of=of)))
+            found.append(replace(one, published=Published(value=STEPS[name][of or task], of=of or setting.of)))
     return found
 
 

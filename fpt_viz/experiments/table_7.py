@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fpt_viz.engines.base import Measure
 from fpt_viz.experiments._settings import tasks_at
-from fpt_viz.experiments._systems import FPT, FULL, FULL_LAYERS, IN_FULL, NOTED, absent, row
+from fpt_viz.experiments._systems import FPT, FULL, FULL_LAYERS, NOTED, ON_TRAIN, absent, full, row
 from fpt_viz.experiments.base import Cell, Experiment, Published, Scale
 
 __all__ = ["table_7"]
@@ -19,11 +18,10 @@ LRA = {FPT: (0.386, 0.385), FULL: (0.42, 0.70)}
 def _cells(scale: Scale) -> list[Cell]:
     settings = tasks_at(scale, of=("cifar10_lra",))
     measured = []
-    for cell in (*row(FPT, scale, settings), *row(FULL, scale, settings, **IN_FULL)):
+    for cell in (*row(FPT, scale, settings), *full(scale, settings)):
         test, train = LRA[cell.system]
         of = "" if cell.task == "cifar10_lra" else "cifar10_lra"
-        on_train = Measure(name="evaluate", split="train", n_examples=1024)
-        measured.append(replace(cell, measures=(on_train,), published=Published(value=test, on_train=train, of=of)))
+        measured.append(replace(cell, measures=(ON_TRAIN,), published=Published(value=test, on_train=train, of=of)))
     return measured + absent(
         LINFORMER, settings, "there is no Linformer here (the paper quotes 39 test, 97 train) [S1]"
     )

@@ -50,6 +50,14 @@ def test_measures_are_taken_once_and_saved_beside_the_run(tmp_path):
     assert saved.stat().st_mtime_ns == first
 
 
+def test_a_damaged_note_of_a_failure_says_so_and_stops_nothing(tmp_path):
+    (tmp_path / "failure.json").write_text("{ cut o")
+    failure = failure_in(tmp_path)
+    assert failure is not None
+    assert failure["kind"] == "failed"
+    assert "failure.json" in failure["message"]
+
+
 def test_jobs_are_drawn_when_there_is_a_place_for_them(tmp_path):
     drawn = []
 

@@ -10,10 +10,11 @@ from scipy.stats import ttest_rel
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.experiments._facts import Facts, Failure, Found
 from fpt_viz.experiments._rows import rows_of
+from fpt_viz.experiments._systems import NOTED
 from fpt_viz.experiments._table import table_of
 from fpt_viz.experiments.base import Cell, Experiment
 from fpt_viz.records import Evaluation
-from fpt_viz.tables import StepsTaken, holm, paired_p
+from fpt_viz.tables import StepsTaken, _log_rank_scores, holm, paired_p
 
 COMMON = {0: 0.61, 1: 0.72, 2: 0.65, 3: 0.70}
 OTHERS = {1: 0.69, 2: 0.66, 3: 0.60, 9: 0.99}
@@ -50,17 +51,40 @@ def test_a_run_censored_early_says_nothing_of_later_steps():
     assert StepsTaken((100, 200, 300), (150,)).median()[0] == 200
 
 
-def test_the_log_rank_test_sees_runs_that_never_got_there():
-    """By hand: five events in A alone, at risk (5, 5), (4, 5), ... (1, 5), so A expects 5/10 + 4/9 + ... + 1/6."""
+def test_the_log_rank_test_is_exact_over_all_splits():
+    """Five that got there before five that never did: of 252 splits that one, and its mirror, are as far apart."""
     fast, never = StepsTaken((100, 110, 120, 130, 150)), StepsTaken((), (1000,) * 5)
-    at_risk = [(left, left + 5) for left in (5, 4, 3, 2, 1)]
-    expected = sum(left / n for left, n in at_risk)
-    variance = sum(left / n * (1 - left / n) for left, n in at_risk)
-    from scipy.stats import chi2
-
-    assert fast.log_rank_p(never) == pytest.approx(chi2.sf((5 - expected) ** 2 / variance, 1))
+    assert fast.log_rank_p(never) == pytest.approx(2 / 252)
     assert fast.log_rank_p(fast) == pytest.approx(1.0)
     assert never.log_rank_p(never) is None
+    assert StepsTaken((1, 2, 3)).log_rank_p(StepsTaken((4, 5, 6))) == pytest.approx(2 / 20)
+
+
+def test_the_permuted_statistic_is_observed_less_expected_events():
+    """With ties, and with runs that are censored between."""
+    ours, theirs = StepsTaken((10, 40, 40), (60,)), StepsTaken((40, 70), (20, 80))
+    at_risk = [(10, 4, 4), (40, 3, 3), (70, 0, 2)]  # by hand: time, runs of ours and of theirs that are left
+    events = {10: 1, 40: 3, 70: 1}
+    expected = sum(events[at] * mine / (mine + other) for at, mine, other in at_risk)
+    assert _log_rank_scores(ours, theirs)[:4].sum() == pytest.approx(3 - expected)
+    assert _log_rank_scores(ours, theirs).sum() == pytest.approx(0.0)
+
+
+def test_with_too_many_splits_as_many_are_drawn_and_tell_the_same():
+    fast, slow = StepsTaken(tuple(range(10, 19))), StepsTaken(tuple(range(15, 24)))
+    from fpt_viz import tables
+
+    drawn = fast.log_rank_p(slow)  # 48,620 splits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "MOST_SPLITS", 50_000)
+        assert drawn == pytest.approx(fast.log_rank_p(slow), abs=0.005)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 1e-16])
+def test_differences_that_are_all_alike_are_no_test(rounding):
+    ours = {0: 0.5, 1: 0.6, 2: 0.7}
+    assert paired_p(ours, {seed: value - 0.1 + rounding * seed for seed, value in ours.items()}) is None
+    assert paired_p(ours, dict(ours)) == 1.0
 
 
 def facts(seed: int, accuracy: float, *, checks: tuple[tuple[int, float], ...] = (), n_steps: int = 100) -> Facts:
@@ -128,6 +152,61 @@ def test_a_rate_with_a_failed_run_is_not_chosen_and_its_failure_is_told():
     assert row.mean == pytest.approx(0.6)
     assert row.failed == (failure,)
     assert failure.told == "seed 1 diverged after 7 steps, 40.0 % at its last check"
+
+
+def rate(value: float, seeds: dict[int, float], *failed: Failure) -> Found:
+    """A rate whose seeds have a validation accuracy."""
+    finished = tuple(facts(seed, 0.5, checks=((1, score),)) for seed, score in seeds.items())
+    return Found(cell=cell("a", rate=value), finished=finished, failed=failed)
+
+
+def test_rates_of_a_list_that_goes_on_are_compared_on_the_seeds_that_all_have():
+    """Over all that is there 1e-2 would be ahead; on the seed that both have it is not."""
+    to_come = Failure(seed=1, kind="not run", message="")
+    [row] = rows_of(
+        [rate(1e-3, {0: 0.7}, to_come), rate(1e-2, {0: 0.6, 1: 0.9}), rate(1e-4, {0: 0.5, 1: 0.5})], "rates"
+    )
+    assert dict(row.beside) == {"Best rate": "0.001", "Validation (%) by rate": "0.0001: 50.0, 0.001: 70.0, 0.01: 60.0"}
+
+
+def test_without_a_seed_that_all_rates_have_none_is_chosen_and_no_test_is_read():
+    to_come = Failure(seed=0, kind="not run", message="")
+    [row] = rows_of([rate(1e-4, {}, to_come), rate(1e-3, {0: 0.7})], "rates")
+    assert (row.mean, dict(row.beside)["Best rate"]) == (None, "not chosen yet")
+    assert row.failed == (to_come,)
+
+
+def test_rows_without_spread_have_an_interval_over_examples_and_no_test():
+    found = [
+        Found(cell=cell(name, versus=versus), finished=tuple(facts(seed, value) for seed in range(3)), failed=())
+        for name, versus, value in (("a", "", 0.9), ("b", "a", 0.49))
+    ]
+    rows = rows_of(found, "accuracy")
+    assert rows[1].interval == pytest.approx((0.39, 0.59))
+    experiment = Experiment(title="T", claim="C.", cells=lambda _scale: [])
+    table = table_of(experiment, rows, scale="laptop", label="tab:t")
+    assert dict(zip(table.columns, table.rows[1], strict=True))["p (Holm)"] == "no spread over seeds: no test"
+    assert "At most 5,000 steps: bit_xor." in table.notes
+
+
+def test_a_diverged_run_is_censored_at_its_steps():
+    failure = Failure(seed=2, kind="diverged", message="the loss is nan", n_steps=70)
+    finished = tuple(facts(seed, 0.9, checks=((100, 0.95),)) for seed in range(2))
+    [row] = rows_of([Found(cell=cell("a", threshold=0.9), finished=finished, failed=(failure,))], "steps")
+    assert dict(row.beside)["Reached"] == "2 of 3"
+    [row] = rows_of([Found(cell=cell("a"), finished=(), failed=(failure,))], "steps")
+    experiment = Experiment(title="T", claim="C.", cells=lambda _scale: [], quantity="steps")
+    assert "> 70" in table_of(experiment, [row], scale="laptop", label="tab:t").rows[0]
+
+
+def test_a_table_names_the_backbone_that_its_rows_are_on():
+    told = Experiment(title="T", claim="C.", cells=lambda _scale: [], notes=(NOTED["laptop"],))
+    for name, words in (("minilm", "Ours is MiniLM"), ("smollm2", "Ours is smollm2;")):
+        config = RunConfig(task=TaskConfig(name="bit_xor"), backbone=BackboneConfig(name=name), train=TrainConfig())
+        one = Cell(system="a", task="bit_xor", config=config, seeds=(0,))
+        rows = rows_of([Found(cell=one, finished=(), failed=())], "accuracy")
+        notes = table_of(told, rows, scale="laptop", label="tab:t").notes
+        assert next(note for note in notes if note.startswith("Ours is")).startswith(words)
 
 
 def test_steps_to_a_threshold_are_those_of_the_first_check_there():

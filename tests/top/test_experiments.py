@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import diverging_runs
@@ -10,12 +10,18 @@ import pytest
 
 from fpt_viz import registry
 from fpt_viz.backbones import preset_names
+from fpt_viz.config import RunConfig
+from fpt_viz.engines._job import note_failure
+from fpt_viz.engines.base import Job, Measure
 from fpt_viz.engines.in_process import InProcess
-from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
+from fpt_viz.errors import ConfigError, RecordError, RunFolderError, TrainingError, UnknownNameError
+from fpt_viz.experiments._facts import Facts, Failure, look_at
+from fpt_viz.experiments._systems import FULL
 from fpt_viz.experiments.base import SCALES, SOURCES, Experiment
 from fpt_viz.model import load_model
 from fpt_viz.records import load_run, store
 from fpt_viz.reproduce import Choice, Result, load_plan, plan_of, reproduce, result_in
+from fpt_viz.run_folder import _check_same
 
 NAMES = registry.names("experiments")
 LISTED = {
@@ -191,6 +197,79 @@ def test_a_damaged_run_is_shown_with_its_cure(pool, tmp_path):
     assert f"remove {path}" in failure.message
 
 
+def test_a_finished_run_without_its_measure_is_shown_with_its_cure(run_folder):
+    """Weights that are gone cannot be measured any more."""
+    from fpt_viz.engines._job import carry_out, shed_weights
+
+    shed_weights(run_folder)
+    measure = Measure(name="evaluate", split="train", n_examples=8)
+    carry_out(Job(config=RunConfig.load(run_folder / "config.toml"), folder=run_folder, measures=(measure,)))
+    assert isinstance(look_at(run_folder, 0), Facts)
+    failure = look_at(run_folder, 0, (measure,))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "not measured"
+    assert "adapter.safetensors is missing" in failure.message
+    assert f"remove {run_folder}" in failure.message
+
+
+@pytest.mark.parametrize("name", ["table_1", "table_10"])
+def test_the_papers_full_transformer_is_measured_on_train_whatever_table_makes_it(name):
+    there = {cell.task: cell.measures for cell in experiment("table_7").cells("paper") if cell.system == FULL}
+    shared = [cell for cell in experiment(name).cells("paper") if cell.system == FULL and cell.task in there]
+    assert shared
+    assert all(cell.measures == there[cell.task] for cell in shared)
+
+
+@pytest.mark.slow
+def test_what_a_network_had_learned_before_is_told(tmp_path):
+    choice = Choice(scale="smoke", tasks=("bit_xor",))
+    result = reproduce("table_2", out=tmp_path, engine=InProcess(), choice=choice)
+    assert any(note.startswith("bit-memory pretrained: pretrained to ") for note in result.table.notes)
+    assert result_in(result.folder).table.notes == result.table.notes
+    start = load_plan(result.folder).entries[2].start
+    assert start is not None
+    (start / "result.json").unlink()
+    note_failure(start, TrainingError("the loss is nan"))
+    assert any("seed 0 diverged" in note and "the loss is nan" in note for note in result_in(result.folder).table.notes)
+    plan = plan_of("table_2", experiment("table_2"), choice, tmp_path)
+    assert list(plan.jobs_before()) == []
+    assert [job.folder for job in plan.jobs_before(retry=True)] == [start]
+
+
+def test_a_list_goes_on_where_its_folder_was_moved_or_is_spelled_otherwise(tmp_path):
+    start, moved = tmp_path / "a/runs/one", tmp_path / "b/runs/one"
+    config = next(plan_of("table_14", experiment("table_14"), SMOKE, tmp_path).jobs()).config
+    path = tmp_path / "run"
+    path.mkdir()
+    store.write_bytes(path / "config.toml", on(config, start).to_toml().encode())
+    _check_same(path, on(config, moved))
+    with pytest.raises(RunFolderError, match="holds another run"):
+        _check_same(path, on(config, tmp_path / "a/runs/two"))
+
+
+def on(config: RunConfig, start: Path) -> RunConfig:
+    """``config`` from the run in ``start``."""
+    return replace(config, backbone=replace(config.backbone, init=str(start)))
+
+
+def test_values_of_larger_tasks_say_so():
+    for name, task, of in (("table_1", "bit_memory", "1,000 bits"), ("table_10", "listops", "512 tokens")):
+        for scale, words in (("laptop", of), ("paper", "")):
+            cells = [cell for cell in experiment(name).cells(scale) if cell.task == task and cell.published]
+            assert cells
+            assert {cell.published.of for cell in cells if cell.published} == {words}
+
+
+def test_tasks_can_be_named_with_commas_between():
+    assert not any("," in cell.task for name in NAMES for scale in SCALES for cell in experiment(name).cells(scale))
+
+
+def test_listops_of_the_learning_rates_is_the_corrected_one():
+    for cell in experiment("learning_rate").cells("paper"):
+        assert cell.config is not None
+        assert cell.task != "listops" or cell.config.task.options["paper_compatible"] is False
+
+
 def test_a_plan_of_a_newer_version_is_an_error(pool, tmp_path):
     folder = reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE).folder
     data = store.unsealed(store.read_json(folder / "plan.json"), folder)
@@ -238,6 +317,12 @@ def test_another_backbone_takes_the_place_of_the_scales_own(tmp_path):
     assert names == ["gpt2-tiny-random", "gpt2-tiny-random", "lstm-tiny-random"]
     assert all(job.config.train.n_steps == 3 for job in plan.jobs())
     assert {job.config.train.seed for job in plan.jobs()} == {0, 1}
+
+
+def test_a_preset_at_a_commit_takes_the_place_too(tmp_path):
+    choice = Choice(scale="smoke", backbone="gpt2@main", tasks=("bit_xor",))
+    plan = plan_of("table_9", experiment("table_9"), choice, tmp_path)
+    assert {entry.cell.config.backbone.name for entry in plan.entries if entry.cell.config} == {"gpt2@main"}
 
 
 def test_weights_that_are_not_kept_leave_a_whole_record(run_folder):

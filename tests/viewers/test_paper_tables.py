@@ -46,7 +46,7 @@ def two_systems(record: RunRecord, better: list[float], other: list[float]) -> l
 )
 def test_best_is_what_a_paired_t_test_over_seeds_says(runs, better, other):
     first, second = compared(two_systems(runs[0], better, other))
-    p = float(ttest_rel(better, other, alternative="greater").pvalue)
+    p = float(ttest_rel(better, other).pvalue)
     assert first.best == (p < 0.05)
     assert not second.best
 
@@ -60,9 +60,9 @@ def test_two_seeds_or_none_in_common_make_nothing_best(runs):
 
 
 def test_with_several_others_the_test_is_corrected_for_their_number(runs):
-    better, near = [0.90, 0.92, 0.94], [0.86, 0.89, 0.93]
+    better, near = [0.90, 0.92, 0.94], [0.87, 0.90, 0.90]
     alone = two_systems(runs[0], better, near)
-    p = float(ttest_rel(better, near, alternative="greater").pvalue)
+    p = float(ttest_rel(better, near).pvalue)
     assert 0.025 < p < 0.05
     assert compared(alone)[0].best
     third = [with_accuracy(runs[0], value, init="statistics", seed=i) for i, value in enumerate(near)]
