@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     Tests marked ``cuda`` are left out where there is no such device: no machine of CI has one.
     """
     for item in items:
-        family = FAMILY.search(getattr(item, "callspec", None) and item.callspec.id or "")
+        family = FAMILY.search((getattr(item, "callspec", None) and item.callspec.id) or "")
         if family and family[1] not in item.path.stem:
             item.add_marker(pytest.mark.slow)
     if not any(item.get_closest_marker("cuda") for item in items):

@@ -20,6 +20,8 @@ from fpt_viz.doctor import check_data
 from fpt_viz.errors import ConfigError, FptVizError, SourceError
 from fpt_viz.tasks import _proteins, load_task
 
+pytestmark = [pytest.mark.slow]  # together; each takes seconds, most of them to write and break files
+
 SPLITS = ("train", "validation", "test")
 TAPE = ["<pad>", "<mask>", "<cls>", "<sep>", "<unk>", *"ABCDEFGHIKLMNOPQRSTUVWXYZ"]
 """The table of songlab-cal/tape, tape/tokenizers.py, in its order."""
