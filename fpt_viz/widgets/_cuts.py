@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fpt_viz.figures.base import Head, array
 from fpt_viz.records import LiveModel
+from fpt_viz.widgets._live import device_of, logits_of
 
 KINDS = ("zero", "mean", "resample")
 N_REFERENCE = 256
@@ -52,7 +53,7 @@ class Cuts:
     def __init__(self, model: LiveModel, task: Any, batch: Any, *, seed: int) -> None:
         """Answer ``batch`` of ``task``; ``seed`` is of reference sets and of who stands in for whom."""
         self.model, self.task, self.batch, self.seed = model, task, batch, seed
-        self.device = next(iter(model.parameters())).device  # type: ignore[attr-defined]
+        self.device = device_of(model)
         self.piece = max(1, AT_ONCE_TOKENS // batch.inputs.shape[1])
         self._stand_ins: dict[str, Any] = {}
         self._donors: Any = None
@@ -109,11 +110,11 @@ class Cuts:
         """In eval mode, whatever the mode of the model; both it and the random state stay as they are."""
         batch = self.batch[part].trimmed().to(self.device)
         if not cut:
-            return self.model.run_with_cache(batch.inputs, batch.mask, names_filter=[])[0]
+            return logits_of(self.model, batch)
         stand_ins = self._stand_ins_of(kind)
         donors = None if self._donors is None or kind != "resample" else self._donors[part]
         with self.model.ablated(list(cut), kind, stand_ins=stand_ins, donors=donors):
-            return self.model.run_with_cache(batch.inputs, batch.mask, names_filter=[])[0]
+            return logits_of(self.model, batch)
 
     def _stand_ins_of(self, kind: str) -> Any:
         """Worked out once; of resampling also who stands in for each example, as ``ablate_heads`` draws it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from fpt_viz.errors import ConfigError
 from fpt_viz.records import LiveModel, RunRecord
 
@@ -25,3 +27,13 @@ def live_model(source: Any, widget: str) -> LiveModel:
         f"{widget} runs the model, and was given {type(source).__name__}, which cannot be run: give it a model, such "
         "as fpt_viz.load_model(record) or the one that was trained"
     )
+
+
+def logits_of(model: LiveModel, batch: Any) -> Tensor:
+    """The logits on ``batch``, in eval mode and without gradients, whatever the mode of the model."""
+    return model.run_with_cache(batch.inputs, batch.mask, names_filter=[])[0]
+
+
+def device_of(model: Any) -> Any:
+    """Where the model computes."""
+    return next(iter(model.parameters())).device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from fpt_viz.export import SCALES, Figure
 from fpt_viz.figures.base import Array, array, origin, place_of, scale_top
 from fpt_viz.records import AttentionMaps, HeadStatistics, InputAttribution, LiveModel, RunRecord
 from fpt_viz.widgets import _patterns
+from fpt_viz.widgets._live import device_of, logits_of
 from fpt_viz.widgets.base import Choice, Widget, packed
 
 __all__ = ["PatchExplorer"]
@@ -221,8 +223,7 @@ class PatchExplorer(Widget):
 
     def _probabilities(self, batch: Any) -> list[float]:
         assert self._live is not None
-        with torch.no_grad(), _evaluating(self._live):
-            logits = self._live.forward(batch.inputs, batch.mask)
+        logits = logits_of(self._live, batch)
         return [float(one) for one in logits.flatten(0, -2)[-1].float().softmax(-1)]
 
     def _shown(self, example: int, occluded: tuple[int, ...]) -> Any:
@@ -234,7 +235,7 @@ class PatchExplorer(Widget):
                 covered = self._task.corrupted(batch, "occlude", torch.Generator().manual_seed(0), position=token)
                 inputs[:, token] = covered.batch.inputs[:, token]
             batch = type(batch)(inputs, batch.targets, batch.mask)
-        return batch.to(_device_of(self._live))
+        return batch.to(device_of(self._live))
 
     def _captured(self, example: int, occluded: tuple[int, ...]) -> AttentionMaps:
         if self._live is None:
@@ -259,9 +260,8 @@ class PatchExplorer(Widget):
         right: list[bool] = []
         assert self._live is not None
         for start in range(0, len(self._batch), FORWARD_AT_ONCE):
-            part = self._batch[start : start + FORWARD_AT_ONCE].to(_device_of(self._live))
-            with torch.no_grad(), _evaluating(self._live):
-                logits = self._live.forward(part.inputs, part.mask)
+            part = self._batch[start : start + FORWARD_AT_ONCE].to(device_of(self._live))
+            logits = logits_of(self._live, part)
             right += [bool(one) for one in self._task.correct(logits, part.targets).flatten(1).all(1)]
         return right, [int(one) for one in self._batch.targets.flatten()]
 
@@ -322,28 +322,21 @@ class PatchExplorer(Widget):
             return str(error)
 
 
-class _evaluating:  # noqa: N801 (read as a word: with _evaluating(model))
-    """``model`` in eval mode within a block, and in the mode it was in afterwards."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.was_training = self.model.training
-        self.model.eval()
-
-    def __exit__(self, *_error: object) -> None:
-        self.model.train(self.was_training)
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """``model`` in eval mode within a block that wants gradients, and in the mode it was in afterwards."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def _renamed(figure: Figure, was: str, now: str) -> Figure:
     """``figure`` with another name for the example that it shows."""
     note = figure.note.replace(was.capitalize(), now.capitalize())
     return replace(figure, alt=figure.alt.replace(was, now), note=note)
-
-
-def _device_of(model: Any) -> Any:
-    return next(model.parameters()).device
 
 
 def _maps_of(source: Any, task: Any) -> AttentionMaps:
