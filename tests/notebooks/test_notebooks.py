@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ast
-import asyncio
 import base64
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 import io
 from pathlib import Path
 import re
 from typing import Any
 
-from nbclient import NotebookClient
 import nbformat
+from notebook_runs import run_cells
 from PIL import Image
 import pytest
-from traitlets.config import Config
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -100,23 +97,13 @@ def test_every_setting_that_is_made_small_stands_in_a_notebook():
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch) -> Path:
+def workplace(tmp_path) -> Path:
     """A folder as in a clone, with what notebooks open beside it: the records that came along, and no runs."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data/results").symlink_to(ROOT / "data/results")
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.chdir(folder)  # the kernel's sockets lie where both it and its client are
     return folder
-
-
-def run(notebook: Any, folder: Path) -> None:
-    """Run all cells in a new kernel; an error in one of them is raised."""
-    quiet = Config({"KernelManager": {"transport": "ipc"}})  # over TCP the kernel warns that it is not encrypted
-    resources = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, timeout=600, kernel_name="python3", config=quiet, resources=resources)
-    with ThreadPoolExecutor(1) as thread:  # of its own: a browser that is open in this one holds its event loop
-        thread.submit(lambda: asyncio.run(client.async_execute())).result()
 
 
 def errors_said(notebook: Any) -> list[str]:
@@ -129,7 +116,7 @@ def errors_said(notebook: Any) -> list[str]:
 @EACH
 def test_a_notebook_runs_quietly_and_shows_its_figures(path, workplace):
     notebook = nbformat.read(path, as_version=4)
-    run(notebook, workplace)
+    run_cells(notebook, workplace)
     assert errors_said(notebook) == []
     for cell in notebook.cells:
         if cell.cell_type != "code":
@@ -155,7 +142,7 @@ def test_the_training_that_a_notebook_offers_works(path, workplace):
         for setting, small in SMOKE.items():
             cell.source = cell.source.replace(setting, small)
     assert "TRAIN_IT = True" in "".join(code_of(notebook))
-    run(notebook, workplace)
+    run_cells(notebook, workplace)
     assert errors_said(notebook) == []
     assert list((workplace.parent / "data/runs/notebooks").glob("*/result.json"))
 
@@ -169,7 +156,7 @@ def test_a_notebook_runs_twice_in_place(stem, workplace):
     for cell in again:
         cell.id = f"{cell.id}-again"
     notebook.cells += again
-    run(notebook, workplace)
+    run_cells(notebook, workplace)
     assert errors_said(notebook) == []
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 import nbformat
+from notebook_runs import run_cells
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
@@ -23,12 +23,7 @@ QUIET = {"require_js_url": "", "mathjax_url": "", "widget_renderer_url": "data:t
 def executed(tmp_path_factory):
     """A notebook with one widget, run, and saved with the widget's state as nbclient does."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CODE)])
-    NotebookClient(
-        notebook,
-        kernel_name="python3",
-        timeout=120,
-        resources={"metadata": {"path": str(tmp_path_factory.mktemp("run"))}},
-    ).execute()
+    run_cells(notebook, tmp_path_factory.mktemp("run"), timeout=120)
     return notebook
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from notebook_runs import run_cells
 import pytest
 import torch
 
@@ -461,18 +462,10 @@ live""",
 
 @pytest.mark.slow
 def test_in_a_real_kernel_other_cells_run_meanwhile_and_the_weights_are_those_of_a_plain_loop(tmp_path):
-    from nbclient import NotebookClient
     import nbformat
-    from traitlets.config import Config
 
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in CELLS])
-    local = Config()
-    local.KernelManager.transport = "ipc"
-
-    def execute() -> None:
-        NotebookClient(notebook, timeout=120, kernel_name="python3", config=local).execute()
-
-    apart(execute)
+    run_cells(notebook, tmp_path, timeout=120)
     shown = notebook.cells[0].outputs
     assert any("application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in shown)
     assert any("fpt-still" in output.get("data", {}).get("text/html", "") for output in shown)
