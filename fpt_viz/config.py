@@ -16,6 +16,11 @@ from fpt_viz.freeze import PAPER_GROUPS
 from fpt_viz.records.run import found_init
 
 InputInit = Literal["matched", "paper"]
+Precision = Literal["float32", "bfloat16", "auto"]
+
+LATER = ("precision", "n_parts", "checkpoint_blocks")
+"""Options of training that came after the first shipped runs: said only where they are not at their default, so that
+a run has the id that it always had."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,15 @@ class TrainConfig:
     """Gradients are clipped to this L2 norm."""
     dropout: float | None = None
     """Rate everywhere in the network; None keeps the backbone's own rates, and 0.1 after the input layer."""
+    precision: Precision = "float32"
+    """Of the matrix products in training; what is trained, its optimizer, layer norms and the loss stay in float32, and
+    so does all that is measured afterwards. ``auto`` is bfloat16 where the device is faster in it."""
+    n_parts: int = 1
+    """Parts that a batch is computed in, one after the other (gradient accumulation): less memory, the same step up to
+    rounding and dropout."""
+    checkpoint_blocks: bool = False
+    """Keep of each block its input alone, and compute the rest again in the backward pass: much less memory for about a
+    third more time."""
     cache_features: bool = True
     """Where the output layer alone learns: what it reads is computed without dropout, once for each training example
     where the split can be kept. Off, or with a rate given in ``dropout``, every step runs the backbone."""
@@ -58,7 +72,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_types(type(self), vars(self), "train")
-        at_least = dict.fromkeys(("n_steps", "batch_size", "n_validation", "checkpoint_every", "n_telemetry"), 1)
+        from_1 = ("n_steps", "batch_size", "n_validation", "checkpoint_every", "n_telemetry", "n_parts")
+        at_least = dict.fromkeys(from_1, 1)
         from_0 = ("n_warmup_steps", "validate_every", "seed", "telemetry_every")
         for name, low in (at_least | dict.fromkeys(from_0, 0)).items():
             if getattr(self, name) < low:
@@ -70,6 +85,8 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"train.dropout must be from 0 to below 1, got {self.dropout}")
+        if self.n_parts > self.batch_size:
+            raise ConfigError(f"train.n_parts is {self.n_parts}, and a batch has {self.batch_size} examples to share")
         if self.stop_when_solved and not self.validate_every:
             raise ConfigError("train.stop_when_solved needs checks: set train.validate_every, 10 for example")
         if self.telemetry_heads and not self.telemetry_every:
@@ -124,8 +141,11 @@ class RunConfig:
         _check_types(type(self), vars(self), "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data without the options that are None, which TOML cannot say."""
+        """Plain data without the options that are None, which TOML cannot say, and without :data:`LATER` defaults."""
         data: dict[str, Any] = _without_none(asdict(self))
+        for name in LATER:
+            if data["train"][name] == getattr(TrainConfig, name):
+                del data["train"][name]
         return data
 
     @classmethod

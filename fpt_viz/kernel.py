@@ -19,11 +19,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from fpt_viz.dropout import dropout
 from fpt_viz.errors import CaptureError, ConfigError
+from fpt_viz.plain_attention import plain_attention
 
 KERNEL = "fpt_viz_tap"
 QK, SCORES, PATTERN, Z = ("attn.hook_q", "attn.hook_k"), "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z"
 ROT_QK = ("attn.hook_rot_q", "attn.hook_rot_k")
+
+PLAIN_TOKENS = 64
+"""Up to so many tokens the plain product of softmax was the faster one in training, without dropout (CPU)."""
 
 Hook = Callable[[Tensor, "HookPoint"], Tensor | None]
 
@@ -70,6 +75,14 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """One layer's attention: SDPA where nothing is tapped, else the same in steps that hooks can read and change."""
     taps = TAPS.get(module)
+    rate = options.get("dropout", 0.0) if module.training else 0.0
+    if not taps and _plain_is_faster(query, key, rate) and not _learns(options.get("position_bias")):
+        keys, values = (_per_query_head(x, query) for x in (key, value))
+        mask, bias = _visible(module, query, key, attention_mask, options), options.get("position_bias")
+        if bias is not None:
+            mask = _masked(bias, mask)
+        z = plain_attention(query, keys, values, mask, scaling=_scaling(query, options), rate=rate)
+        return z.transpose(1, 2).contiguous(), None
     if not taps:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     names = {name for tap in taps for name in tap.hooks}
@@ -85,13 +98,25 @@ def attend(
         pattern = _apply(taps, PATTERN, weights.to(query.dtype))
         for wanted in rows:
             wanted.keep(pattern if wanted.whole else take_rows(pattern[:, wanted.heads], wanted.queries))
-        dropped = nn.functional.dropout(pattern, options.get("dropout", 0.0), module.training)
+        dropped = dropout(pattern, rate, training=True)
         z = (dropped @ _per_query_head(value, query)).transpose(1, 2)
     else:
         for wanted in rows:
             wanted.keep(_pattern_rows(module, query, key, attention_mask, wanted, options))
         z, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return _apply(taps, Z, z).contiguous(), None
+
+
+def _plain_is_faster(query: Tensor, key: Tensor, rate: float) -> bool:
+    """Whether the plain product of softmax, forwards and backwards, takes less time here than torch's kernel.
+
+    On the CPU with dropout, for which torch has no fused kernel either; and without on short sequences.
+    """
+    return query.device.type == "cpu" and query.requires_grad and (rate > 0 or key.shape[2] <= PLAIN_TOKENS)
+
+
+def _learns(bias: Tensor | None) -> bool:
+    return bias is not None and bias.requires_grad
 
 
 def _apply(taps: list[KernelTap], name: str, tensor: Tensor, *, transpose: bool = False) -> Tensor:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from fpt_viz import activations, cache, capture, freeze, intervene, kernel, registry, tap
 from fpt_viz.backbones import Backbone, load_backbone
 from fpt_viz.backbones._inits import check_start
+from fpt_viz.backbones._narrow import take_rows
 from fpt_viz.config import InputInit, RunConfig
+from fpt_viz.dropout import Dropout
 from fpt_viz.errors import CaptureError, ConfigError, RecordError, SourceError, TrapWarning
 from fpt_viz.records import AttentionMaps, Ledger, RunRecord, store
 from fpt_viz.records.parts import Part
@@ -93,7 +95,7 @@ class FrozenPretrainedTransformer(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: no caller's CUDA draws change
             self.input = self._input_layer()
-            self.input_dropout = nn.Dropout(INPUT_DROPOUT)
+            self.input_dropout = Dropout(INPUT_DROPOUT)
             n_outputs = torch.Size(task.output_shape).numel()
             self.output = nn.Linear(backbone.d_model, n_outputs)
         freeze.freeze(self, self.trained)
@@ -127,11 +129,21 @@ class FrozenPretrainedTransformer(nn.Module):
         self, inputs: Shaped[Tensor, "batch seq *values"], mask: Bool[Tensor, "batch seq"] | None = None
     ) -> Float[Tensor, "batch readout hidden"]:
         """What the output layer reads: the backbone's last states of the read-out tokens."""
-        hidden = self.backbone(self.input_dropout(self.input(inputs)), mask)
-        readout = self.readout_tokens(inputs.shape[1], mask)
+        hidden = self.backbone(self.embedded(inputs), mask)
+        return self.at_rows(hidden, self.readout_tokens(inputs.shape[1], mask), mask)
+
+    def embedded(self, inputs: Shaped[Tensor, "batch seq *values"]) -> Float[Tensor, "batch seq hidden"]:
+        """What the backbone is given."""
+        vectors: Tensor = self.input_dropout(self.input(inputs))
+        return vectors
+
+    def at_rows(
+        self, hidden: Float[Tensor, "batch seq hidden"], rows: Int[Tensor, "_ readout"], mask: Tensor | None
+    ) -> Float[Tensor, "batch readout hidden"]:
+        """The states of the read-out tokens ``rows``, from :meth:`readout_tokens`."""
         if mask is None:
             return torch.as_tensor(hidden[:, -self.task.n_readout :])
-        return torch.as_tensor(hidden.gather(1, readout[..., None].expand(-1, -1, hidden.shape[-1])))
+        return take_rows(hidden, rows)
 
     def read(self, features: Float[Tensor, "batch readout hidden"]) -> Float[Tensor, "batch readout *outputs"]:
         """The logits that the output layer makes of ``features``."""
@@ -140,11 +152,11 @@ class FrozenPretrainedTransformer(nn.Module):
 
     def readout_tokens(self, n_tokens: int, mask: Tensor | None = None) -> Int[Tensor, "batch readout"]:
         """Of each example, the last ``task.n_readout`` real tokens; one row for all where there is no mask."""
+        shortest = n_tokens if mask is None else int(mask.sum(1).min())
+        if shortest < self.task.n_readout:
+            raise ConfigError(f"{self.task.name} reads {self.task.n_readout} tokens, an example has {shortest}")
         offsets = torch.arange(-self.task.n_readout, 0, device=self.output.weight.device)
-        ends = torch.tensor([n_tokens], device=offsets.device) if mask is None else mask.sum(1)
-        if int(ends.min()) < self.task.n_readout:
-            raise ConfigError(f"{self.task.name} reads {self.task.n_readout} tokens, an example has {int(ends.min())}")
-        return ends[:, None] + offsets
+        return offsets[None] + n_tokens if mask is None else mask.sum(1)[:, None] + offsets
 
     def set_dropout(self, rate: float | None) -> None:
         """Set every dropout rate; None keeps those of the backbone and of the input layer."""

@@ -6,8 +6,9 @@ off and resumed ends with the same weights, bit for bit on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
+from dataclasses import replace
 from functools import partial
 import math
 from pathlib import Path
@@ -17,20 +18,22 @@ from time import perf_counter
 from types import FrameType
 
 import torch
-from torch import Tensor, nn
 
 from fpt_viz.config import RunConfig, TrainConfig
-from fpt_viz.errors import ConfigError, TrainingError
+from fpt_viz.errors import ConfigError
 from fpt_viz.features import Features
 from fpt_viz.measures.base import outcomes_of
 from fpt_viz.measures.evaluate import evaluate, summarise
+from fpt_viz.memory import check_fits
 from fpt_viz.model import FrozenPretrainedTransformer, build_model
 from fpt_viz.progress import shown
 from fpt_viz.records import Evaluation, RunRecord, Step, load_run
 from fpt_viz.run_folder import RunFolder
-from fpt_viz.tasks import Batch, Task
+from fpt_viz.tasks import Task
 from fpt_viz.telemetry import Probe
+from fpt_viz.training_pass import TrainingPass, pick_precision
 from fpt_viz.training_state import TrainingState
+from fpt_viz.updates import Forward, Updates
 
 
 def train(
@@ -59,14 +62,18 @@ def train(
     start = perf_counter()
     features = Features.of(model, task, config)
     state.n_cached = features.n_kept if features is not None else 0
+    forward = _forward(model, config, device) if features is None else _reading(model, features)
+    updates = Updates(task, state, config)
     while state.n_steps < config.n_steps and not state.done(config):
         batch = task.sample(config.batch_size, state.data_rng)
         rate = learning_rate(config, state.n_steps)
+        parts = [batch[rows] for rows in torch.arange(len(batch)).tensor_split(config.n_parts)]
         with state.own_rng():
-            forward = _whole(model, batch.to(device)) if features is None else partial(model.read, features(batch))
-            measured = _gradient_step(forward, task, batch.targets.to(device), state, config, rate)
+            measured = updates.take(parts if config.n_parts > 1 else [batch], forward, rate)
         state.n_steps += 1
         model.step = state.n_steps
+        if updates.due():
+            updates.look()
         checked = config.validate_every and state.n_steps % config.validate_every == 0
         validation = _checked(model, task, config, features) if checked else None
         if validation is not None:
@@ -82,10 +89,15 @@ def train(
         )
 
 
-def _whole(model: FrozenPretrainedTransformer, batch: Batch) -> Callable[[], Tensor]:
-    """The model's forward pass of ``batch`` in training."""
-    model.train()  # the caller may have evaluated since the last step
-    return partial(model, batch.inputs, batch.mask)
+def _forward(model: FrozenPretrainedTransformer, config: TrainConfig, device: torch.device) -> Forward:
+    """Forward passes through the whole of ``model``."""
+    passes = TrainingPass(model, config)
+    return lambda batch: passes.of(batch.to(device))
+
+
+def _reading(model: FrozenPretrainedTransformer, features: Features) -> Forward:
+    """Forward passes of the output layer alone, on kept features."""
+    return lambda batch: contextlib.nullcontext(partial(model.read, features(batch)))
 
 
 def _checked(
@@ -97,38 +109,6 @@ def _checked(
     with torch.no_grad():
         states, batch = features.of_split(config.n_validation, "validation")
         return summarise(outcomes_of(model.read(states), task, batch.targets), task, "validation")
-
-
-def _gradient_step(
-    forward: Callable[[], Tensor],
-    task: Task,
-    targets: Tensor,
-    state: TrainingState,
-    config: TrainConfig,
-    rate: float,
-) -> dict[str, Tensor]:
-    """One forward and backward pass and one update, which is left out where the numbers are not finite."""
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.zero_grad()
-    logits = forward()
-    loss = task.loss(logits, targets)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
-    _check_finite(loss.detach(), norm.detach(), state.n_steps)
-    state.optimizer.step()
-    accuracy = task.correct(logits.detach(), targets).float().mean()
-    return {"loss": loss.detach(), "accuracy": accuracy, "grad_norm": norm.detach()}
-
-
-def _check_finite(loss: Tensor, norm: Tensor, n_steps: int) -> None:
-    for name, value in (("loss", float(loss)), ("gradient's norm", float(norm))):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the {name} is {value} at step {n_steps}, and the weights are left as before it: lower "
-                "train.learning_rate; where it happens at step 0 with input_init=paper, a zero input makes it, and "
-                "input_init=matched cures that"
-            )
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -167,13 +147,16 @@ def run(
         RunFolderError: ``out`` holds a run already, another process writes to it, or it holds another run than
             ``config`` describes.
         TrainingError: The loss or gradient is not finite.
+        ConfigError: No such device, or a step needs more memory than is free.
         Interrupted: Ctrl-C or SIGTERM came; the state is saved, and ``resume`` goes on.
     """
     chosen = pick_device(device)
+    config = replace(config, train=replace(config.train, precision=pick_precision(config.train.precision, chosen)))
     with RunFolder.claim(Path(out), config, resume=resume, overwrite=overwrite) as folder:
         if folder.finished:
             return load_run(out)
         model = build_model(folder.started_as(), device=chosen)
+        check_fits(model, config.train)
         state = TrainingState(model, config.train)
         probe = Probe.of(model, config.train)  # before a resume, so that it sees the start
         folder.begin(model, state)

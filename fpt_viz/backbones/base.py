@@ -6,20 +6,24 @@ activations lie that a tap can read or change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 import logging
 from typing import Any, ClassVar
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from fpt_viz.backbones._narrow import Narrowed
 from fpt_viz.backbones._places import Place, norm
 from fpt_viz.backbones._positions import GrownPositions
+from fpt_viz.dropout import Dropout
 from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.sources import PackageFile
 
@@ -95,6 +99,10 @@ class Backbone(nn.Module):
     """The attribute of that module that is the dropout rate of the pattern; empty where it is an ``nn.Dropout``."""
     projection_path: ClassVar[str]
     """Path, below a block, of the output projection, which reads z."""
+    tail_path: ClassVar[str | None] = None
+    """Path, below a block, of the module from which on no token sees another: in post-LN families the output of
+    attention, which takes it with the residual stream; in pre-LN ones the feed-forward half, which is added to it. None
+    where the block cannot go on with fewer tokens."""
     vocabulary_path: ClassVar[str | None]
     """Path of the token embedding, which the input layer replaces; None where the network never had one."""
     position_path: ClassVar[str | None] = None
@@ -125,6 +133,7 @@ class Backbone(nn.Module):
         self.known_rows: Float[Tensor, "row hidden"] | None = None
         """Positions that a run learned where the architecture has none; those that are added start as they are."""
         self._strip(network)
+        _fuse(network)
         self.network = network
         self.added_rows = nn.Identity()
         """Where the positions that are added to the input pass by, for the tap; unused where the network has its own.
@@ -316,14 +325,51 @@ class Backbone(nn.Module):
             for attention in self.attentions:
                 setattr(attention, self.attention_dropout, rate)
 
+    def narrow(self, rows: Int[Tensor, "_ readout"], undo: ExitStack) -> bool:
+        """Let the last block compute what follows its attention for the tokens ``rows`` alone, until ``undo`` closes.
+
+        Args:
+            rows: Of each example, or one row for all.
+            undo: What takes the hooks away again.
+
+        Returns:
+            Whether :meth:`forward` then returns the states of ``rows`` alone, ``[batch readout hidden]``; else it
+            returns all tokens, and only those of ``rows`` are right.
+        """
+        if self.tail_path is None:
+            return False
+        tail, narrowed = self.blocks[-1].get_submodule(self.tail_path), Narrowed(rows)
+        undo.callback(tail.register_forward_pre_hook(narrowed.take).remove)
+        if self.final_norm_path is None:
+            return True
+        undo.callback(tail.register_forward_hook(narrowed.put).remove)
+        return False
+
+    def checkpoint_blocks(self, *, on: bool) -> None:
+        """Keep of each block its input alone for the backward pass, which computes the rest again; or all, as before.
+
+        Raises:
+            ConfigError: The family cannot.
+        """
+        if not self.network.supports_gradient_checkpointing:
+            if on:
+                raise ConfigError(
+                    f"{self.provenance.name} cannot compute its blocks again: leave out train.checkpoint_blocks"
+                )
+        elif on:
+            _renamed(self.network, "checkpointing_enable")({"use_reentrant": False})
+        elif any(getattr(block, "gradient_checkpointing", False) for block in self.network.modules()):
+            _renamed(self.network, "checkpointing_disable")()
+
     def skip_block(self, hidden_states: Tensor, *_args: Any, **_options: Any) -> Any:
         """What a block returns that does nothing; takes what a block takes."""
         return hidden_states
 
     def forward(
         self, vectors: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None = None
-    ) -> Float[Tensor, "batch seq hidden"]:
-        """The last hidden state; tokens where ``mask`` is False are never attended to."""
+    ) -> Float[Tensor, "batch row hidden"]:
+        """The last hidden state, of every token unless :meth:`narrow` says otherwise; tokens where ``mask`` is False are
+        never attended to."""
         if self.adds_positions:
             vectors = vectors + self.added_rows(self.added_positions[: vectors.shape[1]])
         return self._last_states(vectors, mask)
@@ -334,6 +380,26 @@ class Backbone(nn.Module):
 
     def _call_options(self) -> dict[str, Any]:
         return {"use_cache": False} if self.causal else {}
+
+
+def _renamed(network: PreTrainedModel, name: str) -> Callable[..., None]:
+    """The method that transformers calls ``activation_...``, and called ``gradient_...`` before."""
+    found: Callable[..., None] = getattr(network, f"activation_{name}", None) or getattr(network, f"gradient_{name}")
+    return found
+
+
+def _fuse(network: nn.Module) -> None:
+    """Put torch's own kernels in the place of modules that are slow, and compute the same.
+
+    GPT-2's GELU is eight operations in transformers, five of which keep a tensor of four times the model's width for
+    the backward pass; torch's tanh form of it is one, and keeps one. Dropout: see :mod:`fpt_viz.dropout`.
+    """
+    for parent in list(network.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, NewGELUActivation):
+                setattr(parent, name, nn.GELU(approximate="tanh"))
+            elif type(module) is nn.Dropout:
+                setattr(parent, name, Dropout(module.p))
 
 
 OF_HEADS = frozenset({"n_heads", "n_kv_heads", "d_head", "attention_path", "projection_path"})

@@ -27,6 +27,7 @@ class Bert(Backbone):
     causal = False
     blocks_path = "encoder.layer"
     attention_path = "attention.self"
+    tail_path = "attention.output"
     projection_path = "attention.output.dense"
     vocabulary_path = "embeddings.word_embeddings"
     position_path = "embeddings.position_embeddings"

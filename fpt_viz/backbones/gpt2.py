@@ -23,6 +23,7 @@ class Gpt2(Backbone):
     causal = True
     blocks_path = "h"
     attention_path = "attn"
+    tail_path = "mlp"
     projection_path = "attn.c_proj"
     vocabulary_path = "wte"
     position_path = "wpe"

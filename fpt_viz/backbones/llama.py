@@ -26,6 +26,7 @@ class Llama(Backbone):
     rotary = True
     blocks_path = "layers"
     attention_path = "self_attn"
+    tail_path = "mlp"
     attention_dropout = "attention_dropout"
     projection_path = "self_attn.o_proj"
     vocabulary_path = "embed_tokens"

@@ -28,6 +28,7 @@ class T5(Backbone):
     causal = False
     blocks_path = "encoder.block"
     attention_path = "layer.0.SelfAttention"
+    tail_path = "layer.1.DenseReluDense"
     attention_dropout = "dropout"
     projection_path = "layer.0.SelfAttention.o"
     vocabulary_path = "shared"

@@ -30,6 +30,7 @@ class Vit(Backbone):
     causal = False
     blocks_path = "layers"
     attention_path = "attention"
+    tail_path = "mlp"
     attention_dropout = "attention_dropout"
     projection_path = "attention.o_proj"
     vocabulary_path = "embeddings"

@@ -17,13 +17,17 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "fpt_viz"
 
-TRAINING = {"progress", "features", "telemetry", "training_state", "run_folder", "train"}
+TRAINING = {
+    "progress", "features", "telemetry", "training_state", "training_pass", "memory", "updates", "run_folder",
+    "train",
+}  # fmt: skip
 BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
     "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "activations", "module_hooks", "tap",
     "cache", "capture", "reference", "intervene", "config", "model", "measures", "progress", "training_state",
-    "run_folder", "train", "engines", "telemetry", "features",
+    "run_folder", "train", "engines", "telemetry", "features", "dropout", "plain_attention", "training_pass",
+    "memory", "updates",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
 
@@ -43,8 +47,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "freeze": BELOW_ALL,  # works on any module that declares its groups
     "data_sets": BELOW_ALL | {"sources", "hub"},  # files and their formats, whatever a task asks of them
     "tasks": BELOW_ALL | {"sources", "hub", "data_sets"},  # what is asked; some read data sets
-    "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel"},  # what computes: weights, their groups, attention
-    "kernel": BELOW_ALL,  # one layer's attention in steps, whoever looks on
+    "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel", "dropout"},  # what computes: weights, groups
+    "dropout": BELOW_ALL,  # one operation, wherever one is
+    "plain_attention": BELOW_ALL | {"dropout"},  # one operation, likewise
+    "kernel": BELOW_ALL | {"dropout", "plain_attention"},  # one layer's attention in steps, whoever looks on
     "activations": BELOW_ALL | {"backbones", "kernel"},  # what a model's activations are called
     "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel
     "tap": BELOW_ALL | {"tasks", "backbones", "kernel", "activations", "module_hooks"},  # the one way in
@@ -55,13 +61,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": BELOW_ALL | {"sources", "freeze", "tasks", "backbones"},  # names a task and a backbone and their options
     "model": BELOW_ALL
     | {"sources", "freeze", "tasks", "backbones", "kernel", "activations", "tap", "cache", "capture", "intervene"}
-    | {"config"},  # joins
+    | {"config", "dropout"},  # joins
     "measures": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # ask a model and a task
     "progress": {"records"},  # shows steps, whoever makes them
     "telemetry": BOTH_SIDES - VIEWERS - TRAINING - {"engines"},  # probes a model while it trains, with measures
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
     "run_folder": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # on the disk
     "features": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what training need not compute twice
+    "training_pass": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # a forward pass, for its loss alone
+    "memory": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_pass"},  # what a step holds
+    "updates": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # what a step does
     "train": BOTH_SIDES - VIEWERS - {"train", "engines"},  # checks accuracy on the way with measures
     "engines": BOTH_SIDES - VIEWERS - {"engines"},  # run many configurations
     # on top: what users start sees both sides
@@ -73,10 +82,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": BOTH_SIDES | {"tables", "report"},  # the main job: trains, measures, and ends with the report
     "report": BOTH_SIDES | {"tables"},  # one page about a run
     "paper_kit": BOTH_SIDES | {"tables", "report"},  # figures and numbers of runs for a paper
+    "shipped": {"errors"},  # notebooks and records as files, to be copied: nothing of them is read
     "doctor": BOTH_SIDES,  # looks at everything that can be missing
     "cli": BOTH_SIDES
     | {"tables", "experiments", "demo", "report", "paper_kit", "doctor"}
-    | {"reproduce", "tracking"},  # arguments in, calls out
+    | {"reproduce", "tracking", "shipped"},  # arguments in, calls out
     "__init__": BOTH_SIDES,  # the public names, found when asked for
 }
 
