@@ -21,6 +21,7 @@ import torch
 
 from fpt_viz import registry
 from fpt_viz.backbones._inits import check_start
+from fpt_viz.backbones._own_files import split_path
 from fpt_viz.config import RunConfig
 from fpt_viz.errors import ConfigError, RecordError, RunFolderError, UnknownNameError
 from fpt_viz.model import FrozenPretrainedTransformer
@@ -77,6 +78,12 @@ class RunFolder:
             RunFolderError: It holds a run and neither ``resume`` nor ``overwrite`` is given, it holds another run than
                 ``config`` describes, or another process writes to it.
         """
+        if split_path(config.backbone.name) is not None:
+            raise ConfigError(
+                f"no run is recorded of the backbone in {config.backbone.name}, since reading it back would run that "
+                "file: train it step by step, with fpt_viz.train and a model of fpt_viz.load_backbone, or put the file "
+                "into fpt_viz/backbones"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

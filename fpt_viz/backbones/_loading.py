@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from fpt_viz import hub, registry
 from fpt_viz.backbones._inits import STATISTICS_NOTE, redraw, taken_from_run
+from fpt_viz.backbones._own_files import family_in, family_name, preset_in, split_path
 from fpt_viz.backbones.base import Backbone, Preset, Provenance
 from fpt_viz.errors import ConfigError, SourceError, UnknownNameError
 from fpt_viz.records.run import INITS
@@ -44,12 +45,15 @@ def load_backbone(
     seed: int = 0,
     vocabulary: bool = False,
 ) -> Backbone:
-    """A backbone by preset (``"minilm"``, ``"smollm2"``, ``"gpt2"`` ...), as ``family:folder`` or as ``family:id``.
+    """A backbone by preset (``"minilm"``, ``"gpt2"`` ...), as ``family:folder``, as ``family:id``, or from a file.
 
     Args:
         name: See ``fpt-viz list backbones``. ``gpt2:./my-gpt2`` reads a folder in the Hub's layout;
             ``bert:google-bert/bert-base-uncased`` is fetched from the Hub where there is no such folder. A preset or id
             of the Hub may end in ``@revision``, a branch, tag or commit; the commit it is goes into the provenance.
+            A path that ends in ``.py`` stands for the family which that file declares, as those of
+            ``fpt_viz/backbones`` do (its code runs: give only files that you trust): ``mine.py`` is its only preset,
+            ``mine.py:small`` one of several, ``mine.py:./folder`` a folder.
         init: ``"pretrained"`` reads weights and checks their SHA-256; ``"random"`` draws them as the architecture
             does before pretraining, and reads no weights file; ``"statistics"`` reads them and draws each tensor anew
             with its mean and standard deviation, but for the layer norms; any other text is the folder of a finished
@@ -64,7 +68,8 @@ def load_backbone(
         UnknownNameError: No such preset or family.
         SourceError: Weights that are missing or are not what they should be; never a silent random network.
         ConfigError: ``n_layers`` is out of range, or the folder holds another architecture; or its
-            vocabulary is asked for and it has none; or the run is of another backbone.
+            vocabulary is asked for and it has none; or the run is of another backbone; or a file declares no whole
+            family.
         RecordError: The run is not finished, or was altered.
     """
     kept = {"vocabulary": True} if vocabulary else {}
@@ -84,7 +89,7 @@ def load_backbone(
     provenance = Provenance(
         name=name,
         init=init,
-        family=family.__module__.rsplit(".", 1)[-1],
+        family=family_name(family),
         revision=commit,
         config={"n_layers": config.num_hidden_layers, "n_layers_published": depth},
     )
@@ -114,7 +119,7 @@ def _weights_of(name: str, found: _Named, folder: Path | None) -> Path:
         return found.preset.weights.locate()
     if folder is not None:
         return weights_in(folder)
-    family = found.family.__module__.rsplit(".", 1)[-1]
+    family = family_name(found.family)
     cure = f"give a folder that holds them ({family}:FOLDER, with config.json and model.safetensors), or init=random"
     if not found.family.published:
         cure = "nobody publishes any of this architecture, so take init=random, or the folder of a run"
@@ -148,17 +153,14 @@ class _Named:
 
 def _resolve(name: str) -> _Named:
     """What ``name`` means; touches no network."""
-    family_name, colon, place = name.partition(":")
+    own = split_path(name)
+    if own is not None:
+        return _in_file(*own)
+    before, colon, place = name.partition(":")
     if colon:
-        if family_name not in registry.names("backbones"):
-            raise UnknownNameError("backbone family", family_name, registry.names("backbones"))
-        family, folder = registry.load("backbones", family_name), Path(place).expanduser()
-        if not family.published:
-            raise ConfigError(f"nobody publishes weights of {family_name}: name one of {', '.join(family.presets)}")
-        repo_id, _, revision = place.partition("@")
-        if not folder.is_dir() and HUB_NAME.fullmatch(repo_id):
-            return _Named(family=family, repo_id=repo_id, revision=revision)
-        return _Named(family=family, folder=folder)
+        if before not in registry.names("backbones"):
+            raise UnknownNameError("backbone family", before, registry.names("backbones"))
+        return _placed(before, registry.load("backbones", before), place)
     presets = preset_names()
     preset_name, at, revision = name.partition("@")
     if preset_name not in presets:
@@ -171,6 +173,26 @@ def _resolve(name: str) -> _Named:
             f"{preset_name} does not come from the Hub, so it has no revision to choose: leave out {at}{revision}"
         )
     return _Named(family=family, preset=preset, repo_id=preset.repo_id, revision=revision)
+
+
+def _in_file(file: str, place: str) -> _Named:
+    """What ``place`` means in the user's own ``file``: one of its presets, a folder or a repository."""
+    family = family_in(file)
+    preset = family.presets.get(preset_in(file, family, place))
+    return (
+        _placed(file, family, place) if preset is None else _Named(family=family, preset=preset, repo_id=preset.repo_id)
+    )
+
+
+def _placed(told: str, family: type[Backbone], place: str) -> _Named:
+    """The folder or repository ``place`` with weights of ``family``, which an error calls ``told``."""
+    folder = Path(place).expanduser()
+    if not family.published:
+        raise ConfigError(f"nobody publishes weights of {told}: name one of {', '.join(family.presets)}")
+    repo_id, _, revision = place.partition("@")
+    if not folder.is_dir() and HUB_NAME.fullmatch(repo_id):
+        return _Named(family=family, repo_id=repo_id, revision=revision)
+    return _Named(family=family, folder=folder)
 
 
 def _is_published(family: str) -> bool:
@@ -186,7 +208,7 @@ def _from_hub(name: str, found: _Named, *, weights: bool) -> tuple[Path, str]:
         except SourceError as error:
             if found.preset is None:
                 raise
-            family = found.family.__module__.rsplit(".", 1)[-1]
+            family = family_name(found.family)
             raise SourceError(
                 f"no package carries weights of {name}: {error}; or give a folder that holds them ({family}:FOLDER, "
                 "with config.json and model.safetensors), or init=random"

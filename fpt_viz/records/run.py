@@ -361,9 +361,15 @@ def load_run(path: str | Path) -> RunRecord:
                 f"{folder / name} was truncated or altered after the run: SHA-256 {found[:12]}..., "
                 f"sealed as {checksum[:12]}...; restore it, or train again with --overwrite"
             )
+    config = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    backbone = config["backbone"]["name"]
+    if any(part.endswith(".py") for part in backbone.split(":")):
+        raise RecordError(
+            f"{folder} names the file {backbone} as its backbone, whose code would run: no run is read so"
+        )
     return RunRecord(
         path=folder,
-        config=tomllib.loads((folder / CONFIG).read_text(encoding="utf-8")),
+        config=config,
         steps=read_steps(folder / STEPS),
         ledger=Ledger.from_json(store.read_json(folder / LEDGER)),
         environment=store.read_json(folder / ENVIRONMENT),

@@ -28,6 +28,8 @@ def load_task(name: str, **options: Any) -> Task:
     if not (isinstance(task, type) and issubclass(task, Task)):
         found = getattr(task, "__name__", task)
         raise ConfigError(f"{name}: its public name {found!r} is no subclass of fpt_viz.tasks.Task")
+    if forgotten := sorted(getattr(task, "__abstractmethods__", ())):
+        raise ConfigError(f"{name}: {task.__name__} does not define {', '.join(forgotten)}: see fpt_viz.tasks.Task")
     known = {field.name: field for field in fields(task) if field.init}
     for option in options:
         if option not in known:

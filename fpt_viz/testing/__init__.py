@@ -18,7 +18,7 @@ from fpt_viz.testing.catalogue import circuit, circuits, control
 from fpt_viz.testing.left_patch import LeftPatch
 from fpt_viz.testing.methods import METHODS, Comparison, Method, check, measured
 from fpt_viz.testing.null_xor import NullXor
-from fpt_viz.testing.verdicts import OUTPUT, Circuit, Unit, Verdict
+from fpt_viz.testing.verdicts import OUTPUT, Circuit, Unit, Verdict, unit_words
 
 __all__ = [
     "METHODS",
@@ -35,4 +35,5 @@ __all__ = [
     "circuits",
     "control",
     "measured",
+    "unit_words",
 ]

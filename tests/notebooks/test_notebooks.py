@@ -6,10 +6,12 @@ import ast
 import base64
 from copy import deepcopy
 import io
+from itertools import pairwise
 from pathlib import Path
 import re
 from typing import Any
 
+from nbclient.exceptions import CellExecutionError
 import nbformat
 from notebook_runs import run_cells
 from PIL import Image
@@ -31,6 +33,7 @@ SMOKE = {
     "TRAIN_FEWER = False": "TRAIN_FEWER = True",
     "OTHER = None": 'OTHER = "digits"',
     "N_STEPS_OTHER, OTHER_PATCH = 300": "N_STEPS_OTHER, OTHER_PATCH = 4",
+    "validate_every=10,": "validate_every=2,",
 }
 """A notebook's settings -> those with which its training is tried."""
 
@@ -43,8 +46,20 @@ def code_of(notebook: Any) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def written_by(source: str) -> tuple[str, str] | None:
+    """The name and the text of the file that a cell writes; None of a cell that runs."""
+    found = re.fullmatch(r"%%writefile (\S+)\n(.*)", source, re.S)
+    return found and (found[1], found[2])
+
+
+def statements_of(source: str) -> list[ast.stmt]:
+    """What a cell runs: nothing, where it writes a file."""
+    return [] if written_by(source) else ast.parse(source).body
+
+
 EACH = each(NOTEBOOKS)
 TRAINING = [path for path in NOTEBOOKS if CHOICE in path.read_text(encoding="utf-8")]
+ALONE = [path for path in NOTEBOOKS if "lies alone" in path.read_text(encoding="utf-8")]
 
 
 def test_there_are_notebooks():
@@ -59,8 +74,21 @@ def test_a_notebook_is_committed_without_outputs_and_defines_nothing(path):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert (cell.outputs, cell.execution_count) == ([], None)
-            nodes = list(ast.walk(ast.parse(cell.source)))
+            nodes = [node for statement in statements_of(cell.source) for node in ast.walk(statement)]
             assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in nodes)
+
+
+def test_the_notebooks_are_numbered_without_a_gap():
+    assert [int(path.stem.partition("_")[0]) for path in NOTEBOOKS] == list(range(1, len(NOTEBOOKS) + 1))
+
+
+def test_a_file_that_a_notebook_writes_is_python_with_one_public_name():
+    sources = [source for path in NOTEBOOKS for source in code_of(nbformat.read(path, as_version=4))]
+    files = dict(filter(None, map(written_by, sources)))
+    assert set(files) == {"my_task.py", "my_backbone.py"}
+    for text in files.values():
+        public = [node for node in ast.parse(text).body if ast.unparse(node).startswith("__all__ = ")]
+        assert [len(ast.literal_eval(node.value)) for node in public] == [1]
 
 
 @EACH
@@ -81,6 +109,15 @@ def test_a_notebook_guides(path):
     assert code.count("# Check") == len(re.findall(r"^# Check.*\n(?:.*\n)*?assert ", code, re.M)) > 0
     assert "hange this" in code
     assert "## What next" in prose
+    for told in ("**You will**", "**You need**", "On two CPU cores all cells take", "run all from the top"):
+        assert told in " ".join(prose.partition("\n## ")[0].split()), f"the title does not say: {told}"
+
+
+@pytest.mark.parametrize(("path", "following"), list(pairwise(NOTEBOOKS)), ids=[path.stem for path in NOTEBOOKS[:-1]])
+def test_a_notebook_ends_with_the_way_to_the_following_one(path, following):
+    prose = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\((\S+\.ipynb)\)", prose.partition("## What next")[2])
+    assert following.name in links
 
 
 @EACH
@@ -124,7 +161,8 @@ def test_a_notebook_runs_quietly_and_shows_its_figures(path, workplace):
         shown = [output.data for output in cell.outputs if "data" in output]
         for data in shown:
             assert has_content(data), f"nothing to see after:\n{cell.source}"
-        assert ends_in_a_figure(cell.source) == any(PLOTLY in data for data in shown), cell.source
+        if "display(" not in cell.source:  # a figure that is shown only where its runs are there
+            assert ends_in_a_figure(cell.source) == any(PLOTLY in data for data in shown), cell.source
         assert ends_in_a_widget(cell.source) == any(WIDGET in data for data in shown), cell.source
         if ends_in_a_widget(cell.source):
             assert any(is_still(data) for data in shown), f"no still picture after:\n{cell.source}"
@@ -149,7 +187,21 @@ def test_the_training_that_a_notebook_offers_works(path, workplace):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("stem", ["05_what_moved_a_head", "08_figures_for_a_paper"])
+@each(ALONE)
+def test_a_notebook_that_lies_alone_ends_in_an_error_of_ours(path, tmp_path, monkeypatch):
+    """In the cell that opens what came along, beside which the prose says what to do."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    opening = next(cell for cell in code if re.search(r"load_(run|plan)\(", cell.source))
+    notebook.cells = list({cell.id: cell for cell in (code[0], opening)}.values())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CellExecutionError, match=r"RecordError.*(holds no run|is missing)"):
+        run_cells(notebook, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("stem", ["08_figures_for_a_paper", "09_your_own_task_and_backbone"])
 def test_a_notebook_runs_twice_in_place(stem, workplace):
     notebook = nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
     again = deepcopy(notebook.cells)
@@ -160,8 +212,8 @@ def test_a_notebook_runs_twice_in_place(stem, workplace):
     assert errors_said(notebook) == []
 
 
-def last_of(source: str) -> ast.stmt:
-    return ast.parse(source).body[-1]
+def last_of(source: str) -> ast.stmt | None:
+    return next(reversed(statements_of(source)), None)
 
 
 def ends_in_a_figure(source: str) -> bool:
