@@ -6,8 +6,10 @@ from argparse import Namespace
 import ast
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 import os
 from pathlib import Path
+import shlex
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -18,6 +20,7 @@ from fpt_viz.errors import ConfigError
 
 if TYPE_CHECKING:
     from fpt_viz.records import RunRecord
+    from fpt_viz.shipped import Copied
 
 FOLDERS = {"analyses": "analysis"} | {name: name for name in ("tasks", "measures", "figures", "experiments")}
 """What can be listed without importing it, and the folder of it."""
@@ -140,16 +143,60 @@ def doctor(arguments: Namespace) -> Answer:
     )
 
 
-def lab(arguments: Namespace) -> NoReturn:
-    """JupyterLab in this process's place, on loopback alone; the token is its own, and it alone shows it.
+def lab(arguments: Namespace) -> Answer:
+    """JupyterLab on the first notebook, in this process's place; copies of the notebooks where a folder is named.
+
+    It listens on loopback alone; the token is its own, and it alone shows it.
 
     Raises:
-        ConfigError: No such folder.
+        ConfigError: The folder cannot be written to, or there is no JupyterLab.
     """
-    folder = arguments.folder or (Path("notebooks") if Path("notebooks").is_dir() else Path())
-    if not folder.is_dir():
-        raise ConfigError(f"no folder {folder}: give one that holds notebooks")
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={folder.resolve()}"]
+    from fpt_viz.shipped import FIRST, copy_to
+
+    if arguments.json and not arguments.copy_only:
+        raise ConfigError("--json tells what was copied: give --copy-only with it; JupyterLab answers to no program")
+    place = _lab_place(arguments.folder)
+    copied = copy_to(place)
+    told = _told_of_copies(copied)
+    if arguments.copy_only:
+        data = {"folder": place, "new": copied.new, "same": copied.same, "kept": copied.kept}
+        return Answer(data, [*told, f"open them with fpt-viz lab {shlex.quote(str(place))}"])
+    if find_spec("jupyterlab") is None:
+        raise ConfigError(
+            f"there is no JupyterLab in this environment: {sys.executable} -m pip install jupyterlab; the notebooks "
+            f"are in {place / 'notebooks'}"
+        )
+    print(*told, sep="\n", flush=True)
+    _become_jupyterlab(place, f"lab/tree/{FIRST}")
+
+
+def _lab_place(folder: Path | None) -> Path:
+    """Where the notebooks lie, or go: the folder that was named, else that of the checkout, else one of our name."""
+    from fpt_viz.shipped import FIRST, checkout
+
+    if folder is not None:
+        whole = folder.resolve()
+        return whole.parent if whole / Path(FIRST).name == whole.parent / FIRST and whole.is_dir() else folder
+    here = Path()
+    return checkout() or (here if (here / FIRST).is_file() else Path("fpt_viz_lab"))
+
+
+def _told_of_copies(copied: Copied) -> list[str]:
+    """What was copied and what was not, in lines for people."""
+    if not copied.new and not copied.kept:
+        return [f"notebooks and records in {copied.folder} are those of this version"]
+    of_records = sum(name.startswith("data/") for name in copied.new)
+    lines = [f"{len(copied.new) - of_records} notebooks and {of_records} records copied to {copied.folder}"]
+    if copied.kept:
+        lines.append(f"kept as they are, though not what this version ships: {', '.join(copied.kept)}")
+        lines.append("to have the shipped ones, rename or remove yours and call again, or name another folder")
+    return lines
+
+
+def _become_jupyterlab(root: Path, opens: str) -> NoReturn:
+    """Replace this process by a JupyterLab over ``root`` that opens at ``opens``."""
+    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={root.resolve()}"]
+    command += [f"--LabApp.default_url=/{opens}"]
     if hasattr(os, "geteuid"):  # POSIX: kernels are then reached through sockets that only the user may open
         command += ["--KernelManager.transport=ipc", *(["--allow-root"] if os.geteuid() == 0 else [])]
     environment = dict(os.environ)

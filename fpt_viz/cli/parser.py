@@ -218,8 +218,16 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
         "--data", metavar="NAME", help="look at this data set instead: is it here, whole, and if not, where"
     )
     _add_data_dir(doctor)
-    lab = command("lab", looking.lab, "open JupyterLab on this machine alone, behind a token", json=False)
-    lab.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="its folder; notebooks/ where there is one")
+    told = "copy the guided notebooks and their records to DIR, and open JupyterLab there, behind a token"
+    lab = command("lab", looking.lab, told)
+    lab.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        metavar="DIR",
+        help="what is there already stays as it is; in a checkout its own notebooks, else fpt_viz_lab, unless given",
+    )
+    lab.add_argument("--copy-only", action="store_true", help="open nothing")
 
 
 def _add_folder_rules(parser: _Parser) -> None:
