@@ -14,6 +14,8 @@ from typing import Any
 from fpt_viz import registry
 from fpt_viz.errors import ConfigError, FptVizError
 from fpt_viz.export import Figure, Recipe, provenance
+from fpt_viz.export.pages import captions, latex_page, said_of
+from fpt_viz.export.recipe import as_setting, relative
 from fpt_viz.records import RunRecord, load_run, store
 from fpt_viz.tables import compared, comparison_table
 
@@ -64,7 +66,7 @@ class Planned:
         return Recipe(
             figure=self.figure,
             inputs=tuple(record.path for record in self.records),
-            settings=tuple(f"{name}={_toml(value)}" for name, value in self.settings.items()),
+            settings=tuple(f"{name}={as_setting(value)}" for name, value in self.settings.items()),
             records=self.records,
         )
 
@@ -119,10 +121,10 @@ def write_kit(
     table = comparison_table(records)
     tables = tuple(table.save(folder / "tables" / f"comparison.{each}") for each in TABLE_SUFFIXES)
     figures = {stem: figure for stem, (_, figure) in drawn.items()}
-    _write(folder / "captions.md", _captions(figures))
-    told_all = {stem: _said(figure) for stem, figure in figures.items()}
+    _write(folder / "captions.md", captions(figures))
+    told_all = {stem: said_of(figure) for stem, figure in figures.items()}
     _write(folder / "captions.json", json.dumps(told_all, indent=1, ensure_ascii=False) + "\n")
-    _write(folder / "figures.tex", _latex(figures, suffix))
+    _write(folder / "figures.tex", latex_page(figures, suffix))
     plans = {path: planned for path, (planned, _) in zip(paths, drawn.values(), strict=True)}
     _write(folder / "Makefile", _makefile(folder, plans, commands, records=records, preset=preset))
     return Kit(out=folder, figures=tuple(paths), tables=tables, skipped=skipped)
@@ -244,47 +246,6 @@ def _stems(records: Sequence[RunRecord]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name}-{i}" for i, name in enumerate(names)]
 
 
-def _toml(value: Any) -> str:
-    """``value`` as ``--set`` reads it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return "nan" if math.isnan(value) else repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
-
-
-def _said(figure: Figure) -> dict[str, str]:
-    return {
-        "title": figure.title,
-        "caption": figure.caption(),
-        "caption_latex": figure.caption(latex=True),
-        "alt": figure.alt,
-    }
-
-
-def _captions(figures: Mapping[str, Figure]) -> str:
-    parts = [f"## {stem}\n\n{figure.caption()}\n\nAlt text: {figure.alt}\n" for stem, figure in figures.items()]
-    return "# Captions\n\nDrafted from the data; read them before they are printed.\n\n" + "\n".join(parts)
-
-
-def _latex(figures: Mapping[str, Figure], suffix: str) -> str:
-    """A page with every figure at its own size, its caption and label, and the table."""
-    body = []
-    for stem, figure in figures.items():
-        taken = f"\\input{{figures/{stem}.pgf}}" if suffix == "pgf" else f"\\includegraphics{{figures/{stem}.{suffix}}}"
-        body.append(
-            f"\\begin{{figure}}[htbp]\n\\centering\n{taken}\n\\caption{{{figure.caption(latex=True)}}}\n"
-            f"\\label{{fig:{stem}}}\n\\end{{figure}}\n\\clearpage\n"
-        )
-    return (
-        "% Every figure and table of the kit, each at its own size; copy from here what the paper needs.\n"
-        "\\documentclass{article}\n\\usepackage[margin=15mm]{geometry}\n\\usepackage{graphicx,booktabs,pgf}\n"
-        "\\begin{document}\n" + "\n".join(body) + "\n\\input{tables/comparison.tex}\n\\end{document}\n"
-    )
-
-
 def _makefile(
     folder: Path,
     plans: Mapping[Path, Planned],
@@ -297,11 +258,11 @@ def _makefile(
     names = [path.relative_to(folder).as_posix() for path in plans]
     rules = []
     for path, name in zip(plans, names, strict=True):
-        needed = " ".join(_escaped(provenance.relative(each, folder)) for each in _needed(plans[path]))
+        needed = " ".join(_escaped(relative(each, folder)) for each in _needed(plans[path]))
         command = commands[path].removeprefix("fpt-viz ").replace("$", "$$")
         rules.append(f"{_escaped(name)}: {needed}\n\tcd figures && $(FPT_VIZ) {command}\n")
-    whole = " ".join(_escaped(provenance.relative(record.path / "result.json", folder)) for record in records)
-    given = shlex.join([provenance.relative(record.path, folder) for record in records]).replace("$", "$$")
+    whole = " ".join(_escaped(relative(record.path / "result.json", folder)) for record in records)
+    given = shlex.join([relative(record.path, folder) for record in records]).replace("$", "$$")
     again = f"$(FPT_VIZ) paper-kit {given} --out . --preset {preset} --text-only"
     figures = " ".join(map(_escaped, names))
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 import json
@@ -17,6 +17,7 @@ from scipy.stats import CensoredData, ecdf, t as student_t
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import PaperTable
+from fpt_viz.figures.base import flat_config, system_names
 from fpt_viz.freeze import PAPER_GROUPS
 from fpt_viz.records import RunRecord
 
@@ -73,10 +74,10 @@ def compared(records: Sequence[RunRecord]) -> list[Row]:
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        groups.setdefault(json.dumps(_without_seed(record.config), sort_keys=True), []).append(record)
+        groups.setdefault(json.dumps(flat_config(record.config), sort_keys=True, default=str), []).append(record)
     for group in groups.values():
         _check_seeds(group)
-    systems = _systems([group[0] for group in groups.values()])
+    systems = system_names([group[0] for group in groups.values()], leave_out=("task",))
     rows = [_row(system, group) for system, group in zip(systems, groups.values(), strict=True)]
     best = _best(rows, list(groups.values()))
     return [replace(row, best=i in best) for i, row in enumerate(rows)]
@@ -276,21 +277,8 @@ def _is_papers(config: Mapping[str, Any]) -> bool:
     return is_backbone and not config["task"].get("options") and set(config["trained"]) == set(PAPER_GROUPS)
 
 
-def _systems(records: Sequence[RunRecord]) -> list[str]:
-    """A name for each, of backbone and initialisation; those of one name get what else sets them apart."""
-    names = [record.name.rpartition(" seed ")[0] for record in records]
-    flats = [dict(_flat(_without_seed(record.config))) for record in records]
-    told = []
-    for i, name in enumerate(names):
-        alike = [flats[j] for j in range(len(names)) if names[j] == name]
-        apart = {key: value for key, value in flats[i].items() if any(other.get(key) != value for other in alike)}
-        apart = {key: value for key, value in apart.items() if not key.startswith("task.")}
-        told.append(name + _options(apart))
-    return told
-
-
 def _options(options: Mapping[str, Any]) -> str:
-    said = [f"{name.removeprefix('train.')}={value}" for name, value in options.items()]
+    said = [f"{name}={value}" for name, value in options.items()]
     return f" ({', '.join(said)})" if said else ""
 
 
@@ -307,16 +295,3 @@ def _check_seeds(group: Sequence[RunRecord]) -> None:
 
 def _seed(record: RunRecord) -> int:
     return int(record.config["train"]["seed"])
-
-
-def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, "train": {name: value for name, value in config["train"].items() if name != "seed"}}
-
-
-def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested options by dotted name."""
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", ",".join(value) if isinstance(value, list) else value

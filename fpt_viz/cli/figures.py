@@ -85,18 +85,16 @@ def _described(arguments: Namespace) -> tuple[Figure, Recipe]:
     """The figure that ``arguments`` ask for, and how it was made."""
     from fpt_viz.cli.given import for_figure, parsed
     from fpt_viz.export import Recipe
-    from fpt_viz.records import load_run
 
     function = registry.load("figures", arguments.name)
-    arrays = [path for path in arguments.runs if path.suffix == ".npy"]
-    records = [load_run(path) for path in arguments.runs if path.suffix != ".npy"]
-    shown, options = for_figure(arguments.name, function, records, parsed(arguments.settings), arrays=arrays)
-    drawn: Figure = function(*shown, **options)
+    asked = for_figure(arguments.name, function, arguments.runs, parsed(arguments.settings))
+    drawn: Figure = function(*asked.shown, **asked.options)
     recipe = Recipe(
         figure=arguments.name,
         inputs=tuple(arguments.runs),
-        settings=tuple(arguments.settings),
-        records=tuple(records),
+        settings=tuple(each for each in arguments.settings if each.partition("=")[0].strip() not in asked.files),
+        files=asked.files,
+        records=asked.records,
     )
     return drawn, recipe
 
@@ -158,9 +156,9 @@ def _asked(path: Path, told: dict[str, Any], parse: Callable[..., Any]) -> Names
     """The arguments of the command that made ``path``."""
     command = told.get("command")
     if not command:
+        call = f", by {told['call']}" if told.get("call") else ""
         raise RecordError(
-            f"{path} was saved from Python, without the command that makes it: give save() a recipe, or save it with "
-            "fpt-viz figure"
+            f"{path} was saved from Python{call}, and no command makes it: {told.get('no_command', 'it names none')}"
         )
     program, *words = shlex.split(command)
     if program != "fpt-viz" or words[:1] != ["figure"]:

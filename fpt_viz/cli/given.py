@@ -25,7 +25,9 @@ from fpt_viz.records import (
     RunRecord,
     Telemetry,
     TopHeadsEffects,
+    load_run,
 )
+from fpt_viz.records.files import is_record, load_record
 
 
 class Saved(NamedTuple):
@@ -81,21 +83,27 @@ def _value(text: str) -> Any:
     return read["value"] if plain else text
 
 
-def for_figure(
-    name: str,
-    figure: Callable[..., Any],
-    records: Sequence[RunRecord],
-    settings: Mapping[str, Any],
-    *,
-    arrays: Sequence[Path] = (),
-) -> tuple[list[Any], dict[str, Any]]:
-    """The positional and keyword arguments of ``figure``; ``arrays`` are files in the place of runs.
+class Asked(NamedTuple):
+    """What a figure is given."""
 
-    Where statistics are shown, a setting ``split`` says which; those on validation unless it is there.
+    shown: list[Any]
+    options: dict[str, Any]
+    files: dict[str, Path]
+    """Those of the options that were read from a file."""
+    records: tuple[RunRecord, ...]
+    """The runs that were read."""
+
+
+def for_figure(name: str, figure: Callable[..., Any], inputs: Sequence[Path], settings: Mapping[str, Any]) -> Asked:
+    """The positional and keyword arguments of ``figure``.
+
+    ``inputs`` are folders of runs, from which what the figure shows is read; or, in their place, the file of one record
+    or of one array. Where statistics of a run are shown, a setting ``split`` says which; those on validation unless it
+    is there.
 
     Raises:
         RecordError: What it shows is not saved beside the run; the message names the command that makes it.
-        ConfigError: Several runs for a figure that shows one, or an option of the wrong type.
+        ConfigError: Several runs for a figure that shows one, a file of something else, or an option of the wrong type.
         UnknownNameError: No such option.
     """
     hints = get_type_hints(figure)
@@ -104,24 +112,57 @@ def for_figure(
     shown_by = [first, *(one for one in others if _saved_types(hints[one]) and parameters[one].default is EMPTY)]
     others = [other for other in others if other not in shown_by]
     from_runs = {other for other in others if _saved_types(hints[other])}
-    settings = {option: _loaded(value, hints.get(option)) for option, value in settings.items()}
-    of_split = HeadStatistics in _saved_types(hints[first]) and "split" not in parameters
+    given = [_read(path) for path in inputs]
+    records = [each for each in given if isinstance(each, RunRecord)]
+    files = {option: Path(value) for option, value in settings.items() if _names_file(value, hints.get(option))}
+    settings = {**settings, **{option: _loaded(path) for option, path in files.items()}}
+    of_split = HeadStatistics in _saved_types(hints[first]) and "split" not in parameters and bool(records)
     split = settings.pop("split", None) if of_split else None
-    options = checked_options(name, hints, settings, [other for other in others if other not in from_runs])
-    if arrays:
-        if not _takes_arrays(hints[first]) or len(arrays) + len(records) > 1:
-            raise ConfigError(f"{name} shows {'one array' if _takes_arrays(hints[first]) else 'runs, not arrays'}")
-        return [read_array(arrays[0])], options
-    if not _saved_types(hints[first]) and RunRecord not in _members(hints[first]):
-        raise ConfigError(f"{name} shows an array that no run holds: give it as a .npy file in the place of the run")
+    options = checked_options(name, hints, settings, [one for one in others if one not in from_runs or one in files])
     if RunRecord in _members(hints[first]):
-        return [list(records)], options
-    if len(records) != len(shown_by):
-        raise ConfigError(f"{name} shows {('one run', 'two runs')[len(shown_by) - 1]}, got {len(records)}")
-    pairs = zip(shown_by, records, strict=True)
-    shown = [_first_saved(name, _saved_types(hints[parameter]), record, split=split) for parameter, record in pairs]
-    also = {other: _saved(other, hints[other]).read(records[0]) for other in from_runs}
-    return shown, options | {other: value for other, value in also.items() if value is not None}
+        if len(records) < len(given):
+            raise ConfigError(f"{name} shows runs, not arrays or other files: give the folders of runs")
+        return Asked([records], options, files, tuple(records))
+    if any(map(_is_array, given)) or not _saved_types(hints[first]):
+        return Asked([_one_array(name, hints[first], given)], options, files, ())
+    if len(given) != len(shown_by):
+        raise ConfigError(f"{name} shows {('one run', 'two runs')[len(shown_by) - 1]}, got {len(given)}")
+    shown = [
+        _shown(name, _saved_types(hints[parameter]), each, path, split=split)
+        for parameter, each, path in zip(shown_by, given, inputs, strict=True)
+    ]
+    if isinstance(given[0], RunRecord):
+        also = {other: _saved(other, hints[other]).read(given[0]) for other in from_runs if other not in files}
+        options |= {other: value for other, value in also.items() if value is not None}
+    return Asked(shown, options, files, tuple(records))
+
+
+def _read(path: Path) -> Any:
+    """The run in the folder ``path``, or what the file ``path`` holds."""
+    if path.suffix == ".npy":
+        return read_array(path)
+    return load_record(path) if is_record(path) else load_run(path)
+
+
+def _one_array(name: str, hint: Any, given: Sequence[Any]) -> Any:
+    """The array that is shown, where it is all that was given."""
+    if not _takes_arrays(hint):
+        raise ConfigError(f"{name} shows runs, not arrays")
+    if len(given) > 1:
+        raise ConfigError(f"{name} shows one array, got {len(given)} runs or files")
+    if not _is_array(given[0]):
+        raise ConfigError(f"{name} shows an array that no run holds: give it as a .npy file in the place of the run")
+    return given[0]
+
+
+def _shown(name: str, types: Sequence[type], given: Any, path: Path, *, split: str | None) -> Any:
+    """What is shown of ``given``: the first of ``types`` beside a run, or a record that is one of them."""
+    if isinstance(given, RunRecord):
+        return _first_saved(name, types, given, split=split)
+    if not isinstance(given, tuple(types)):
+        wanted = " or ".join(SAVED[kind].what for kind in types)
+        raise ConfigError(f"{name} shows {wanted}; {path} holds {SAVED[type(given)].what}")
+    return given
 
 
 def read_array(path: Path) -> Any:
@@ -147,10 +188,20 @@ def _takes_arrays(hint: Any) -> bool:
     return any(getattr(member, "array_type", member) is np.ndarray for member in _members(hint))
 
 
-def _loaded(value: Any, hint: Any) -> Any:
-    """The array that a ``.npy`` file holds, for an option that takes one."""
-    named = isinstance(value, str) and value.endswith(".npy")
-    return read_array(Path(value)) if named and _takes_arrays(hint) else value
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "ndim")
+
+
+def _names_file(value: Any, hint: Any) -> bool:
+    """Whether a setting names the file of an array or record, for an option that takes one."""
+    if not isinstance(value, str):
+        return False
+    array = value.endswith(".npy") and _takes_arrays(hint)
+    return array or (bool(_saved_types(hint)) and is_record(Path(value)))
+
+
+def _loaded(path: Path) -> Any:
+    return read_array(path) if path.suffix == ".npy" else load_record(path)
 
 
 def for_measure(

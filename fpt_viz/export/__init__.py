@@ -22,7 +22,7 @@ from fpt_viz.export.marks import (
 )
 from fpt_viz.export.panels import compose
 from fpt_viz.export.presets import PRESETS, Preset
-from fpt_viz.export.provenance import Recipe
+from fpt_viz.export.recipe import Recipe
 from fpt_viz.export.table import PaperTable
 
 __all__ = [

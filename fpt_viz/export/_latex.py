@@ -21,3 +21,8 @@ _SPECIAL |= {letter: rf"\ensuremath{{{command}}}" for letter, command in _MATHS.
 def escaped(text: str) -> str:
     """``text`` with every letter that LaTeX would take as a command written so that it is printed instead."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def breakable(text: str) -> str:
+    """:func:`escaped`, and a line may also end behind a sign that holds words together, as in ``layer_norm+input``."""
+    return "".join(f"{escaped(letter)}\\allowbreak{{}}" if letter in "_=+/,;:-" else escaped(letter) for letter in text)

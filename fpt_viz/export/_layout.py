@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 import math
-import textwrap
+import re
 
 from fpt_viz.export.description import Panel
 from fpt_viz.export.marks import Colours, Heatmap, HLine, Links, Picture, Tiles, Words
@@ -71,7 +71,27 @@ def every(n_labels: int, length: float, pitch: float) -> int:
 
 def wrapped(text: str, width: float, font_size: float, *, break_words: bool = True) -> str:
     """``text`` in lines that fit ``width``, by a letter's usual width; a word that is longer is broken too."""
-    return textwrap.fill(text, max(8, int(width / (font_size * CHARACTER_WIDTH))), break_long_words=break_words)
+    return "\n".join(in_lines(text, max(8, int(width / (font_size * CHARACTER_WIDTH))), break_words=break_words))
+
+
+def in_lines(text: str, letters: int, *, break_words: bool = True) -> list[str]:
+    """``text`` in lines of at most ``letters``, broken at blanks.
+
+    A longer word is broken behind the signs that hold it together, as in ``layer_norm+input``, and where it has none
+    inside, or stands out where ``break_words`` is False.
+    """
+    lines: list[str] = [""]
+    for word in re.split(r"[ \t\n]+", text.strip(" \t\n")):
+        parts = re.split(r"(?<=[^\W_][_+/-])(?=\w)", word) if break_words and len(word) > letters else [word]
+        for i, part in enumerate(parts):
+            joined = f"{lines[-1]}{' ' if i == 0 and lines[-1] else ''}{part}"
+            if len(joined) <= letters or not lines[-1]:
+                lines[-1] = joined
+            else:
+                lines.append(part)
+            while break_words and len(lines[-1]) > letters:
+                lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
+    return lines
 
 
 def level_names(panel: Panel) -> dict[float, str]:
@@ -80,7 +100,7 @@ def level_names(panel: Panel) -> dict[float, str]:
     for mark in panel.marks:
         if isinstance(mark, HLine) and mark.label:
             names.setdefault(mark.at, []).append(mark.label)
-    return {at: "\n".join(textwrap.fill(name, 16) for name in together) for at, together in names.items()}
+    return {at: "\n".join("\n".join(in_lines(name, 16)) for name in together) for at, together in names.items()}
 
 
 def spread(places: Sequence[float], sizes: Sequence[float]) -> list[float]:

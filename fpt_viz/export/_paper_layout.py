@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
-import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -171,7 +170,7 @@ def _legend(sheet: Sheet, handles: dict[str, Any], width: float) -> Any:
     letters = max(map(len, handles))
     while True:  # one column, and still too wide: break the names into lines
         letters = max(8, int(0.9 * letters))
-        names = ["\n".join(textwrap.wrap(name, letters)) for name in handles]
+        names = ["\n".join(_layout.in_lines(name, letters)) for name in handles]
         key = _key(sheet, handles, names, 1)
         if key.get_tightbbox().width <= width - 6 or letters == 8:
             return key

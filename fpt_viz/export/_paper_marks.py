@@ -31,6 +31,8 @@ from fpt_viz.export.marks import (
 
 MARKERS = dict(zip(palette.MARKERS, ("o", "s", "D", "^", "X", "v", "P"), strict=True))
 MARKERS_ON_A_LINE = 12
+ON_BAR = "on-bar"
+"""Names the words on bars, which are made smaller once it is known how wide the bars are."""
 DASH, DASH_DOWN = 0.2, 0.34
 """Half the width of the dash that marks a cell below 0, and how far below the centre it stands, in cells."""
 
@@ -206,7 +208,7 @@ def _(mark: Bars, axes: Axes) -> None:
     )
     for x, y, text in zip(places, np.maximum(mark.values, mark.high), mark.text, strict=True):
         axes.annotate(
-            text, (x, y), xytext=(0, 3.5), textcoords="offset points", ha="center", va="bottom",
+            text, (x, y), xytext=(0, 3.5), textcoords="offset points", ha="center", va="bottom", label=ON_BAR,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.8},
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 import numpy as np
 
 
@@ -17,7 +18,8 @@ def opaque(sheet: Sheet) -> None:
     """Mix every pale colour of ``sheet`` with the white of the page, and lay pictures over each other into one."""
     for axes in sheet.axes:
         _merge(axes.images)
-    for artist in sheet.findobj():
+    behind = [text.get_bbox_patch() for text in sheet.findobj(Text)]  # findobj does not look into words
+    for artist in [*sheet.findobj(), *(patch for patch in behind if patch is not None)]:
         alpha = artist.get_alpha()
         if not isinstance(alpha, float) or alpha >= 1:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -93,7 +92,7 @@ def _fit(panel: Panel, axes: Axes, width: float, font_size: float) -> None:
             letters = max(4, math.ceil(1.05 * len(label.get_text()) / n_lines))
             own = _extent(label, upright=upright) * size / float(label.get_fontsize())
             if own > most:
-                label.set_text("\n".join(textwrap.wrap(label.get_text(), letters)))
+                label.set_text("\n".join(_layout.in_lines(label.get_text(), letters)))
         words = [label.get_text() for label in labels]
         axis.set_ticks(axis.get_ticklocs(), words, fontsize=size, linespacing=1.0)
 

@@ -6,9 +6,13 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 
 from fpt_viz.export import _layout, colours as palette
+from fpt_viz.export._paper_marks import ON_BAR
 from fpt_viz.export.description import Panel
 from fpt_viz.export.marks import Heatmap, Picture, Tiles
 from fpt_viz.export.presets import Preset
+
+LEAST_ON_BARS = 0.45
+"""Of the usual letters."""
 
 
 def words_in_cells(panel: Panel, axes: Axes, preset: Preset) -> None:
@@ -30,6 +34,17 @@ def words_in_cells(panel: Panel, axes: Axes, preset: Preset) -> None:
         for (row, column), value in _items(mark):
             ink = palette.text_on(palette.colour_at(mark.colours.scale, mark.colours.share(value)))
             axes.text(column, row, mark.text[row][column], color=ink, fontsize=size, ha="center", va="center_baseline")
+
+
+def fit_words_on_bars(axes: Axes) -> None:
+    """Make the words on bars smaller where those of neighbours would run into each other."""
+    words = [text for text in axes.texts if text.get_label() == ON_BAR]
+    low, high = axes.get_xlim()
+    pitch = axes.get_window_extent().width / (high - low)
+    longest = max((text.get_window_extent().width for text in words), default=0.0)
+    if longest > pitch:
+        for text in words:
+            text.set_fontsize(max(LEAST_ON_BARS, 0.94 * pitch / longest) * float(text.get_fontsize()))
 
 
 def _items(mark: Heatmap) -> list[tuple[tuple[int, int], float]]:

@@ -14,7 +14,7 @@ from fpt_viz.errors import ConfigError, UnknownNameError
 from fpt_viz.export import numbers, provenance
 from fpt_viz.export.description import Description
 from fpt_viz.export.presets import Preset, preset as preset_named
-from fpt_viz.export.provenance import Recipe
+from fpt_viz.export.recipe import Recipe
 from fpt_viz.records import store
 
 SUFFIXES = ("csv", "eps", "html", "pdf", "pgf", "png", "svg")
@@ -57,7 +57,8 @@ class Figure(Description):
             dpi: Dots an inch of a png.
             format: The kind of file, where the suffix should not say it: html, pdf, svg, png, eps, pgf (needs a TeX;
                 pictures of cells are written beside it) or csv (the drawn numbers).
-            recipe: How it was made; then the file also says the command that makes it again.
+            recipe: How the command line makes it, so that the file says the command. A figure of records that lie in
+                files knows that by itself; of any other the file says by which call it was made.
             sidecar: Whether ``PATH.json`` is written.
 
         Raises:
@@ -79,8 +80,9 @@ class Figure(Description):
         chosen = preset_named(preset).changed(**changes)  # type: ignore[arg-type]
         if not 10 <= dpi <= 2_400:
             raise ConfigError(f"dpi must lie between 10 and 2400, got {dpi}")
-        page = {"preset": preset if isinstance(preset, str) else "paper", **changes, "dpi": dpi, "format": format}
-        told = provenance.about(self, path, recipe=recipe, options=_words(page))
+        page = {"preset": preset, **changes, "dpi": dpi, "format": format}
+        options = None if isinstance(preset, Preset) else _words(page)
+        told = provenance.about(self, path, recipe=recipe, options=options)
         files = self._files(path, suffix, chosen, dpi=dpi, about=told)
         for name, content in files.items():
             store.write_bytes(path.with_name(name), content)
@@ -177,7 +179,7 @@ def _words(page: Mapping[str, Any]) -> list[str]:
             continue
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
-            words.append(option if value else f"--no-{name}")
+            words.append(option if value else f"--no-{name.replace('_', '-')}")
         else:
-            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [option, str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)]
     return words

@@ -11,6 +11,7 @@ from fpt_viz.errors import ConfigError
 from fpt_viz.export.description import Panel
 from fpt_viz.export.figure import Figure
 from fpt_viz.export.marks import Colours, Heatmap, Links, Mark, Picture, Tiles
+from fpt_viz.export.recipe import Made, made, note
 
 COLOURED = (Heatmap, Tiles, Picture, Links)
 MOST_PANELS = len(ascii_lowercase)
@@ -49,7 +50,7 @@ def compose(
         for panel, letter in zip(figure.panels, own, strict=True):
             marks = tuple(_widened(mark, ranges) for mark in panel.marks)
             panels.append(replace(panel, marks=marks, letter=letter if letters else ""))
-    return Figure(
+    composed = Figure(
         title=title or "; ".join(dict.fromkeys(figure.title for figure in figures)),
         alt=" ".join(f"{letter}: {figure.alt}" for letter, figure in said),
         panels=tuple(panels),
@@ -57,6 +58,23 @@ def compose(
         note=" ".join(f"{letter}: {figure.note}" for letter, figure in said if figure.note),
         finding=" ".join(f"{letter}: {figure.finding}" for letter, figure in said if figure.finding),
         source=_source(figures),
+    )
+    note(composed, _made(figures))
+    return composed
+
+
+def _made(figures: Sequence[Figure]) -> Made:
+    """How a figure of ``figures`` was made; the command line makes single ones."""
+    parts = [made(figure) for figure in figures]
+    own = [
+        path
+        for part in parts
+        for path in ((*part.recipe.inputs, *part.recipe.files.values()) if part.recipe else part.inputs)
+    ]
+    return Made(
+        call=f"compose([{', '.join(part.call or '...' for part in parts)}])",
+        why_not="several figures in one are put together in Python; each of them alone has a command where it can",
+        inputs=tuple(dict.fromkeys(own)),
     )
 
 

@@ -22,7 +22,7 @@ from fpt_viz.export._paper_layout import POINTS_PER_INCH, Drawn, arrange
 from fpt_viz.export._paper_opaque import opaque
 from fpt_viz.export._paper_panels import colour_bar, fill, page_bar, room
 from fpt_viz.export._paper_style import settings
-from fpt_viz.export._paper_words import name_levels, part_levels, words_in_cells
+from fpt_viz.export._paper_words import fit_words_on_bars, name_levels, part_levels, words_in_cells
 from fpt_viz.export.description import Description
 from fpt_viz.export.marks import Colours, Picture
 from fpt_viz.export.presets import TIMES, Preset
@@ -109,6 +109,7 @@ def draw(figure: Description, preset: Preset) -> Sheet:
         arrange(sheet, figure, preset, rows=drawn, legend=legend, bar=bar)
         for each in itertools.chain(*drawn):
             words_in_cells(each.panel, each.axes, preset)
+            fit_words_on_bars(each.axes)
             part_levels(each.levels)
     return sheet
 

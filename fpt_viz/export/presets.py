@@ -80,11 +80,12 @@ def _mm(width: float, **fields: object) -> Preset:
 
 
 _NEURIPS = (
-    "neurips_2026.sty: textwidth=5.5in, 10 pt Times (read as quoted by papers and in the NeurIPS 2025 instructions)"
+    "neurips_2025.sty of 2025/04/02, read in a public copy: textwidth=5.5in, ptm (Times), normalsize 10 pt, small and "
+    "footnotesize 9 pt; neurips_2026.sty is quoted with the same width"
 )
 _ICML = (
-    "icml2025.sty: two columns of 3.25 in, 6.75 in together; captions 9 pt (figsizes and fontsizes of tueplots, and "
-    "widths measured in papers; the .sty itself was not read)"
+    "icml2025.sty (2023/11/23 v2.0), read in a public copy: textwidth 6.75in, columnsep 0.25in, so two columns of "
+    "3.25 in; Times"
 )
 _ICLR = "iclr2026_conference.sty (ICLR/Master-Template): textwidth 5.5 true in, Times, normalsize 10 pt, small 9 pt"
 _ACL = "ACL formatting guidelines and acl.sty (acl-org/acl-style-files): column 7.7 cm of 16 cm, Times, footnotes 9 pt"

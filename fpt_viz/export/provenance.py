@@ -7,64 +7,28 @@ Paths are relative to the folder that the figure lies in, and so is the command:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 import hashlib
 import html
 from importlib.metadata import version
 import json
-import os
 from pathlib import Path
 import platform
 import re
-import shlex
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from fpt_viz.errors import RecordError
 from fpt_viz.export import numbers
 from fpt_viz.export.description import Description
-from fpt_viz.records import RunRecord, store
+from fpt_viz.export.recipe import UNKNOWN, Made, Recipe, made, relative
+from fpt_viz.records import RunRecord, load_run, store
+from fpt_viz.records.run import RESULT
 
 KIND = "figure"
 SCHEMA = 1
 MOST_BYTES = 200_000_000
 """Of a file whose metadata is read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a figure was made, in the words of the command line."""
-
-    figure: str
-    """An entry of ``figures``."""
-    inputs: tuple[Path, ...]
-    """Run folders, or files of arrays."""
-    settings: tuple[str, ...] = ()
-    """Its options, as ``NAME=VALUE``."""
-    records: tuple[RunRecord, ...] = field(default=(), repr=False)
-    """The runs that were read."""
-
-    def command(self, path: Path, options: Sequence[str] = ()) -> str:
-        """What makes ``path`` again, run in its folder; ``options`` are those of the page."""
-        inputs = [relative(each, path.parent) for each in self.inputs]
-        settings = [_moved(setting, path.parent) for setting in self.settings]
-        words = ["fpt-viz", "figure", self.figure, *inputs, "-o", path.name, *options]
-        return shlex.join([*words, *(["--set", *settings] if settings else [])])
-
-
-def relative(path: Path, folder: Path) -> str:
-    """``path`` as seen from ``folder``; whole where they share no drive."""
-    try:
-        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
-    except ValueError:
-        return path.resolve().as_posix()
-
-
-def _moved(setting: str, folder: Path) -> str:
-    """A setting whose value is a file of an array, its path as seen from ``folder``."""
-    name, _, value = setting.partition("=")
-    return f"{name}={relative(Path(value), folder)}" if value.endswith(".npy") else setting
 
 
 def of_run(record: RunRecord) -> dict[str, Any]:
@@ -84,14 +48,23 @@ def _is_version(value: object) -> bool:
 
 
 def about(
-    figure: Description, path: Path, *, recipe: Recipe | None = None, options: Sequence[str] = ()
+    figure: Description, path: Path, *, recipe: Recipe | None = None, options: Sequence[str] | None = ()
 ) -> dict[str, Any]:
-    """What is kept in the metadata of the file at ``path``."""
-    inputs = [] if recipe is None else [_input(each, recipe, path.parent) for each in recipe.inputs]
+    """What is kept in the metadata of the file at ``path``.
+
+    Args:
+        figure: What is drawn.
+        path: Its file.
+        recipe: How the command line makes it; what the figure itself remembers unless given.
+        options: Of its page, as the command line says them; None where it cannot.
+    """
+    known = made(figure) if recipe is None else UNKNOWN
+    recipe = recipe or known.recipe
+    inputs = [*recipe.inputs, *recipe.files.values()] if recipe else list(known.inputs)
+    own = recipe.records if recipe else ()
     told = {
-        "figure": None if recipe is None else recipe.figure,
-        "command": None if recipe is None else recipe.command(path, options),
-        "inputs": inputs or None,
+        **_made_by(recipe, known, path, options),
+        "inputs": [_input(each, own, path.parent) for each in inputs] or None,
         "source": figure.source,
         "numbers_sha256": numbers.sha256(figure),
         "versions": _versions(),
@@ -99,9 +72,36 @@ def about(
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _input(path: Path, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    own = next((record for record in recipe.records if record.path == path), None)
-    return {"path": relative(path, folder)} | ({"sha256": store.sha256(path)} if own is None else of_run(own))
+def _made_by(recipe: Recipe | None, known: Made, path: Path, options: Sequence[str] | None) -> dict[str, str | None]:
+    """The command that makes the figure again, or why there is none, and the call that made it."""
+    if recipe is not None and options is not None:
+        return {"figure": recipe.figure, "command": recipe.command(path, options)}
+    page = "the command line knows no such page: save() was given a preset made by hand"
+    return {
+        "figure": None if recipe is None else recipe.figure,
+        "call": known.call or None,
+        "no_command": known.why_not or page,
+    }
+
+
+def _input(path: Path, records: Sequence[RunRecord], folder: Path) -> dict[str, Any]:
+    """A run by what it says of itself; a file by its checksum and by the run that it lies beside."""
+    own = next((record for record in records if record.path == path), None)
+    if own is not None:
+        return {"path": relative(path, folder)} | of_run(own)
+    whole = {"sha256": store.sha256(path)} if path.is_file() else {}
+    return {"path": relative(path, folder)} | whole | _beside(path)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What the run in the folder of ``path`` says of itself, where there is a whole one."""
+    folder = path if (path / RESULT).is_file() else path.parent
+    if not (folder / RESULT).is_file():
+        return {}
+    try:
+        return of_run(load_run(folder))
+    except RecordError:  # damaged: the figure does not need it
+        return {}
 
 
 @cache

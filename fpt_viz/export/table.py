@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fpt_viz.errors import ConfigError, UnknownNameError
-from fpt_viz.export._latex import escaped
+from fpt_viz.export._latex import breakable, escaped
 from fpt_viz.records import store
 
+LONG_CELL = 28
+"""Letters; a longer cell is set in lines."""
+LINE, LEAST_SHARE = 70, 0.24
+"""Letters across a page of one column, and the share of it that columns of long cells have at least."""
 SUFFIXES = ("csv", "html", "md", "tex")
 
 
@@ -43,9 +47,15 @@ class PaperTable:
         """A ``table`` in the booktabs style, with its caption and notes; needs the package booktabs."""
         import pandas as pd
 
+        long, last = self._long(), len(self.columns) - 1
+
+        def word(text: str, column: int, *, bold: bool = False) -> str:
+            plain = breakable(text) if column in long else escaped(text)
+            shown = f"\\textbf{{{plain}}}" if bold else plain
+            return f"\\raggedright {shown}" if column in long - {last} else shown  # in the last no row would end
+
         words = [
-            [f"\\textbf{{{escaped(cell)}}}" if (r, c) in self.bold else escaped(cell) for c, cell in enumerate(row)]
-            for r, row in enumerate(self.rows)
+            [word(cell, c, bold=(r, c) in self.bold) for c, cell in enumerate(row)] for r, row in enumerate(self.rows)
         ]
         frame = pd.DataFrame(words, columns=[escaped(name) for name in self.columns])
         inner = frame.to_latex(index=False, escape=False, column_format=self._alignment())
@@ -56,8 +66,17 @@ class PaperTable:
         )
 
     def _alignment(self) -> str:
-        """Words to the left, columns of numbers to the right."""
-        return "".join("r" if self._numeric(c) else "l" for c in range(len(self.columns)))
+        """Words to the left, columns of numbers to the right; long words in lines, so that the table fits the page."""
+        long = self._long()
+        others = [max(map(len, (name, *(row[c] for row in self.rows)))) for c, name in enumerate(self.columns)]
+        taken = sum(letters + 2.5 for c, letters in enumerate(others) if c not in long) / LINE
+        wide = f"p{{{(max(LEAST_SHARE, 0.97 - taken) / max(1, len(long))):.2f}\\linewidth}}"
+        plain = ["r" if self._numeric(c) else "l" for c in range(len(self.columns))]
+        return "".join(wide if c in long else kind for c, kind in enumerate(plain))
+
+    def _long(self) -> set[int]:
+        """The columns whose words are set in several lines."""
+        return {c for c in range(len(self.columns)) if any(len(row[c]) > LONG_CELL for row in self.rows)}
 
     def _numeric(self, column: int) -> bool:
         cells = [row[column] for row in self.rows]

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 import math
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from fpt_viz.errors import ConfigError
+from fpt_viz.export import Points
+from fpt_viz.figures.base import Array, flat_config, system_names
 from fpt_viz.records import RunRecord
 
 CONFIDENCE = 0.95
+LEAST_SPREAD = 1e-9
+"""Of accuracies over seeds; what differs by less is rounding, and bears no error of the mean."""
+HOW = (
+    "Mean over seeds; bars: 95 % intervals over seeds (Student's t), or over the first seed's examples where there is "
+    "one seed or all are alike"
+)
+NO_WIDTH = "no interval: all examples alike"
+"""Where even that finds no spread, as when every answer is right; a bar of no width would look like certainty."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +46,8 @@ class System:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: over seeds (Student's t, within 0 to 1) where there are several, else over the one run's examples."""
-        if len(self.records) == 1:
+        """95 %: over seeds (Student's t, within 0 to 1), or over the first run's examples where seeds do not differ."""
+        if len(self.records) == 1 or stdev(self.accuracies) < LEAST_SPREAD:
             return self.records[0].evaluation.interval
         low, high = t_interval(self.accuracies)
         return max(0.0, low), min(1.0, high)
@@ -46,6 +58,33 @@ class System:
         if len(self.records) > 1:
             return f"{len(self.records)} seeds"
         return f"seed {self.records[0].config['train']['seed']}"
+
+
+def points(
+    found: Sequence[System], x: Array, y: Array, *, across: bool = False, series: int = 0, **look: Any
+) -> tuple[Points | None, Points | None]:
+    """The means of ``found`` with their intervals, and hollow those whose interval has no width; None for no such.
+
+    Args:
+        found: One a point.
+        x: Places; the means themselves where ``across``.
+        y: Likewise.
+        across: Whether the intervals are of x.
+        series: Colour and marker.
+        look: Further fields of the points; ``text`` is one a point.
+    """
+    low, high = np.array([system.interval for system in found]).T
+    wide = high - low > LEAST_SPREAD
+    text = look.pop("text", ())
+    drawn = []
+    for these, own in (
+        (wide, {"low": low[wide], "high": high[wide], **look}),
+        (~wide, {"hollow": True, "label": NO_WIDTH}),
+    ):
+        words = tuple(word for word, there in zip(text, these, strict=True) if there) if text else ()
+        mark = Points(x=x[these], y=y[these], across=across, series=series, text=words, **own)
+        drawn.append(mark if these.any() else None)
+    return drawn[0], drawn[1]
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -68,41 +107,12 @@ def systems(records: Sequence[RunRecord], apart: Sequence[str] = ()) -> list[Sys
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        key = json.dumps(without(record.config, ("train.seed",)), sort_keys=True, default=str)
+        key = json.dumps(flat_config(record.config), sort_keys=True, default=str)
         groups.setdefault(key, []).append(record)
     for group in groups.values():
         seeds = [record.config["train"]["seed"] for record in group]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
             raise ConfigError(f"{group[0].name} with seed {twice[0]} was given more than once; give each run once")
-    names = _names([group[0] for group in groups.values()], apart)
+    names = system_names([group[0] for group in groups.values()], leave_out=apart)
     return [System(name, tuple(group)) for name, group in zip(names, groups.values(), strict=True)]
-
-
-def without(config: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
-    """``config`` flat, by dotted name, less ``options``."""
-    return {name: value for name, value in _flat(config) if name not in options}
-
-
-def _names(records: Sequence[RunRecord], apart: Sequence[str]) -> list[str]:
-    """Backbone and initialisation; those alike in both also get what sets them apart."""
-    names = [record.name.rpartition(" seed ")[0] for record in records]
-    flats = [without(record.config, ("train.seed", *apart)) for record in records]
-    told = []
-    for i, name in enumerate(names):
-        alike = [flats[j] for j in range(len(names)) if names[j] == name]
-        own = [
-            f"{key.rpartition('.')[2]}={value}"
-            for key, value in flats[i].items()
-            if any(other.get(key) != value for other in alike)
-        ]
-        told.append(f"{name} ({', '.join(own)})" if own else name)
-    return told
-
-
-def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in data.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", ", ".join(map(str, value)) if isinstance(value, list) else value

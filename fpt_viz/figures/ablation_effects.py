@@ -6,6 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import (
     Head,
     Outcome,
@@ -26,6 +27,7 @@ __all__ = ["ablation_effects"]
 ROUTING_HEADS = 5
 
 
+@remembered
 def ablation_effects(
     effects: AblationEffects, *, stats: HeadStatistics | None = None, outcome: OutcomeName = "accuracy"
 ) -> Figure:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError, RecordError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import (
     Array,
     Maps,
@@ -27,6 +28,7 @@ __all__ = ["attention_difference"]
 N_NAMED = 3
 
 
+@remembered
 def attention_difference(
     first: HeadStatistics | Maps,
     second: HeadStatistics | Maps,

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Int
 import numpy as np
 
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Maps, array, as_maps, head_name, listed, number, origin, place_of
 
 __all__ = ["attention_heatmap"]
@@ -13,6 +14,7 @@ __all__ = ["attention_heatmap"]
 _QUERIES_IN_WORDS = 6
 
 
+@remembered
 def attention_heatmap(source: Maps, *, layer: int = 0, head: int = 0, example: int = 0) -> Figure:
     """One attention pattern: queries (which read) down, keys (which are read) across, weight from 0 to 1.
 

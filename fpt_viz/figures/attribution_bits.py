@@ -8,11 +8,13 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, listed, number, short
 
 __all__ = ["attribution_bits"]
 
 
+@remembered
 def attribution_bits(
     values: Array,
     *,
@@ -20,6 +22,8 @@ def attribution_bits(
     targets: Sequence[str] | None = None,
     unit: str = "attribution",
     about: str = "",
+    method: str = "",
+    target: str = "an answer",
 ) -> Figure:
     """Attribution of each answer to each input token, on a scale centred on 0; a dash marks what speaks against it.
 
@@ -29,6 +33,8 @@ def attribution_bits(
         targets: One name an answer; numbers unless given.
         unit: What is attributed, with its unit, beside the scale.
         about: What it is of, for note and alt text.
+        method: How it was found, for the title.
+        target: What is explained, for title and note.
 
     Raises:
         ConfigError: The array has other axes, no finite value, or not one label for each.
@@ -54,12 +60,13 @@ def attribution_bits(
             k = int(np.nanargmax(np.abs(table[r])))
             most.append(f"{down[r]}: {across[k]} ({number(table[r, k])})")
     finding = f"Largest in size: {listed(most)}."
+    by = f", by {method}" if method else ""
     return Figure(
-        title="What each token adds to an answer",
-        alt=f"Heatmap of attributions{f' of {about}' if about else ''}: {n_targets} answers down, {n_tokens} tokens "
-        f"across, centred on 0. {finding}",
+        title=f"What each token adds to {target}{by}",
+        alt=f"Heatmap of what each token adds to {target}{by}{f', of {about}' if about else ''}: {n_targets} answers "
+        f"down, {n_tokens} tokens across, centred on 0. {finding}",
         panels=(Panel(marks=(heatmap,), x_title="input token", y_title="answer"),),
-        note=f"Above 0 speaks for the answer{f'; {about}' if about else ''}.",
+        note=f"Above 0 speaks for {'the answer' if target == 'an answer' else target}{f'; {about}' if about else ''}.",
         finding=finding,
         source={"about": about} if about else {},
     )

@@ -7,12 +7,14 @@ import numpy as np
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Picture
 from fpt_viz.figures import _patches
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, listed, number
 from fpt_viz.records import Geometry
 
 __all__ = ["attribution_patches"]
 
 
+@remembered
 def attribution_patches(
     values: Array,
     *,
@@ -20,6 +22,8 @@ def attribution_patches(
     geometry: Geometry | None = None,
     unit: str = "attribution",
     about: str = "",
+    method: str = "",
+    target: str = "the answer",
 ) -> Figure:
     """Attribution of an answer to each patch over the image, on a scale centred on 0.
 
@@ -29,6 +33,8 @@ def attribution_patches(
         geometry: Where the patches lie. None: a grid that fills the image, or squares of 8 pixels without one.
         unit: What is attributed, with its unit, beside the scale.
         about: What it is of, for note and alt text.
+        method: How it was found, for the title.
+        target: What is explained, for title and note.
 
     Raises:
         ConfigError: No finite value, values that fill no grid, or an image of another size.
@@ -50,12 +56,13 @@ def attribution_patches(
     )
     order = np.argsort(-np.nan_to_num(np.abs(flat)), kind="stable")[:3]
     finding = f"Largest in size: {listed(f'{picture.labels[i]} ({number(flat[i])})' for i in order)}."
+    title = f"What each patch adds to {target}{f', by {method}' if method else ''}"
     return Figure(
-        title="What each patch adds to the answer",
-        alt=f"Image of {len(flat)} patches coloured by attribution{f' of {about}' if about else ''}, centred on 0. "
-        f"{finding}",
+        title=title,
+        alt=f"Image of {len(flat)} patches, coloured by {title[0].lower()}{title[1:]}"
+        f"{f', of {about}' if about else ''}; centred on 0. {finding}",
         panels=(Panel(marks=(picture,)),),
-        note=f"Above 0 speaks for the answer{f'; {about}' if about else ''}.",
+        note=f"Above 0 speaks for {target}{f'; {about}' if about else ''}.",
         finding=finding,
         source={"about": about} if about else {},
     )

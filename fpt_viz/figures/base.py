@@ -115,6 +115,51 @@ def run_names(runs: Sequence[RunRecord]) -> list[str]:
     return names
 
 
+LOOK_ON = tuple(
+    f"train.{name}" for name in ("checkpoint_every", "n_telemetry", "n_validation", "telemetry_every", "validate_every")
+)
+"""Options that change how closely training is watched; in names they stand only where nothing else sets two apart."""
+
+
+def system_names(records: Sequence[RunRecord], *, leave_out: Sequence[str] = ()) -> list[str]:
+    """Backbone and initialisation of each run; those alike in both also get the options that set them apart.
+
+    Args:
+        records: One of each system: they differ in more than the seed.
+        leave_out: Options, by dotted name, or groups of them (``"task"``), that are told elsewhere.
+    """
+    names = [record.name.rpartition(" seed ")[0] for record in records]
+    flats = [flat_config(record.config) for record in records]
+    told = []
+    for name, own in zip(names, flats, strict=True):
+        alike = [other for other, called in zip(flats, names, strict=True) if called == name and other is not own]
+        apart = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+        plain = [key for key in apart if key not in LOOK_ON]
+        enough = all(any(other.get(key) != own[key] for key in plain) for other in alike)
+        shown = [
+            key
+            for key in (plain if enough else apart)
+            if not any(key == left or key.startswith(f"{left}.") for left in leave_out)
+        ]
+        said = ", ".join(f"{key.rpartition('.')[2]}={own[key]}" for key in shown)
+        told.append(f"{name} ({said})" if said else name)
+    return told
+
+
+def flat_config(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The options of ``config`` by dotted name, without the seed of training; lists in words, sets in one order."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            found |= flat_config(value, f"{above}{name}.")
+        elif f"{above}{name}" != "train.seed":
+            words = (
+                sorted(map(str, value)) if name == "trained" else map(str, value) if isinstance(value, list) else None
+            )
+            found[f"{above}{name}"] = value if words is None else "+".join(words)
+    return found
+
+
 def levels(evaluations: Iterable[Evaluation]) -> dict[str, float]:
     """Chance and the accuracy of every solver that needs no routing, by name."""
     found: dict[str, float] = {}
@@ -162,9 +207,11 @@ class Outcome(NamedTuple):
     """A scale is at least so wide, so that noise does not look like an effect."""
 
 
+RANGE = "(0\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}1)"
+"""In one line wherever it stands."""
 OUTCOMES = {
     "accuracy": Outcome(
-        "accuracy_drop", "accuracy_interval", "baseline_accuracy", "drop in accuracy", "accuracy drop (0 to 1)",
+        "accuracy_drop", "accuracy_interval", "baseline_accuracy", "drop in accuracy", f"accuracy drop {RANGE}",
         "accuracy", 0.01,
     ),
     "loss": Outcome(

@@ -7,14 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from fpt_viz.errors import ConfigError
-from fpt_viz.export import Figure, Mark, Panel, Points, VLine
-from fpt_viz.figures._seeds import System, systems
+from fpt_viz.export import Figure, Mark, Panel, VLine
+from fpt_viz.figures._made import remembered
+from fpt_viz.figures._seeds import HOW, System, points, systems
 from fpt_viz.figures.base import as_runs, interval, listed, merged_levels, number, percent, source_of
 from fpt_viz.records import RunRecord
 
 __all__ = ["group_ablation"]
 
 
+@remembered
 def group_ablation(runs: RunRecord | Iterable[RunRecord]) -> Figure:
     """Test accuracy by which parameter groups were trained, with intervals, beside what needs no routing.
 
@@ -34,11 +36,10 @@ def group_ablation(runs: RunRecord | Iterable[RunRecord]) -> Figure:
     several = len({system.name for system in found}) > 1
     names = tuple(_name(system, several=several) for system in found)
     means = np.array([system.mean for system in found])
-    low, high = np.array([system.interval for system in found]).T
     marks: list[Mark] = [VLine(at=at, label=name) for at, name in merged_levels(r.evaluation for r in records)[:1]]
     text = tuple(percent(mean) for mean in means.tolist())
     rows = np.arange(len(found))
-    marks.append(Points(x=means, y=rows, low=low, high=high, across=True, label="test accuracy", text=text))
+    marks += filter(None, points(found, means, rows, across=True, label="test accuracy", text=text))
     panel = Panel(
         marks=tuple(marks),
         x_title="test accuracy",
@@ -59,7 +60,7 @@ def group_ablation(runs: RunRecord | Iterable[RunRecord]) -> Figure:
         title=f"Accuracy on {task} by what is trained",
         alt=f"Dot chart of test accuracy by trained parameter groups. {finding}",
         panels=(panel,),
-        note="Mean over seeds, 95 % intervals over seeds (Student's t), or over examples where there is one seed.",
+        note=f"{HOW}.",
         finding=finding,
         source=source_of(records),
     )

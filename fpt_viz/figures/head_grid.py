@@ -8,6 +8,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Tiles
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import (
     Array,
     Maps,
@@ -26,6 +27,7 @@ from fpt_viz.records import AttentionMaps, HeadStatistics
 __all__ = ["head_grid"]
 
 
+@remembered
 def head_grid(
     source: HeadStatistics | Maps, *, highlight: Iterable[Sequence[int]] | None = None, vmax: float | None = None
 ) -> Figure:

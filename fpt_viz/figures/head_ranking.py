@@ -6,6 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, Panel, Points, VLine
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import OutcomeName, interval, listed, number, origin, outcome_named
 from fpt_viz.records import AblationEffects
 from fpt_viz.records.parts import words_of
@@ -13,6 +14,7 @@ from fpt_viz.records.parts import words_of
 __all__ = ["head_ranking"]
 
 
+@remembered
 def head_ranking(effects: AblationEffects, *, top: int = 12, outcome: OutcomeName = "accuracy") -> Figure:
     """What is lost without each head (or other part), the largest losses first, with intervals.
 

@@ -6,6 +6,7 @@ from jaxtyping import Float
 import numpy as np
 
 from fpt_viz.export import Colours, Figure, Links, Panel, Words
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Maps, array, as_maps, head_name, listed, number, origin, place_of
 
 __all__ = ["head_view"]
@@ -14,6 +15,7 @@ LEAST = 0.02
 """Weights below it are not drawn unless asked for; the figure says so."""
 
 
+@remembered
 def head_view(source: Maps, *, layer: int = 0, head: int = 0, example: int = 0, least: float = LEAST) -> Figure:
     """Lines from each query (left) to the keys that it reads (right), the darker and wider the larger the weight.
 

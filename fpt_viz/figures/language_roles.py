@@ -6,6 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel, Points, VLine
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, Head, array, head_name, interval, listed, number, origin, short
 from fpt_viz.records import LanguageRoles
 
@@ -17,6 +18,7 @@ WORDS = {
 }  # fmt: skip
 
 
+@remembered
 def language_roles(roles: LanguageRoles, *, top: int = 12) -> Figure:
     """Role scores in language of the heads that route best, and how each role goes with the routing score.
 

@@ -8,8 +8,9 @@ import math
 import numpy as np
 
 from fpt_viz.errors import ConfigError
-from fpt_viz.export import Figure, HLine, Line, Mark, Panel, Points
-from fpt_viz.figures._seeds import System, systems
+from fpt_viz.export import Figure, HLine, Line, Mark, Panel
+from fpt_viz.figures._made import remembered
+from fpt_viz.figures._seeds import HOW, System, points, systems
 from fpt_viz.figures.base import as_runs, interval, merged_levels, number, source_of
 from fpt_viz.records import RunRecord
 
@@ -18,6 +19,7 @@ __all__ = ["learning_rate_sweep"]
 RATE = "train.learning_rate"
 
 
+@remembered
 def learning_rate_sweep(runs: RunRecord | Iterable[RunRecord]) -> Figure:
     """Test accuracy of each system at each learning rate, on a logarithmic axis, with intervals.
 
@@ -40,9 +42,9 @@ def learning_rate_sweep(runs: RunRecord | Iterable[RunRecord]) -> Figure:
         ordered = sorted(found, key=lambda system: _rate(system.records[0]))
         x = np.array([math.log10(_rate(system.records[0])) for system in ordered])
         means = np.array([system.mean for system in ordered])
-        low, high = np.array([system.interval for system in ordered]).T
-        marks.append(Points(x=x, y=means, low=low, high=high, series=series))
-        marks.append(Line(x=x, y=means, series=series, markers=True, label=name))
+        sure, unsure = points(ordered, x, means, series=series)
+        line = Line(x=x, y=means, series=series, markers=True, label=name)
+        marks += [mark for mark in (sure, line, unsure) if mark is not None]
         best = max(ordered, key=lambda system: system.mean)
         told.append(
             f"{name}: best at {_rate(best.records[0]):g}, {number(best.mean)} "
@@ -63,8 +65,7 @@ def learning_rate_sweep(runs: RunRecord | Iterable[RunRecord]) -> Figure:
         title=f"Accuracy on {task} by learning rate",
         alt=f"Line chart of test accuracy at {len(rates)} learning rates, {rates[0]:g} to {rates[-1]:g}. {finding}",
         panels=(panel,),
-        note="Mean over seeds, 95 % intervals over seeds (Student's t), or over examples where there is one seed; "
-        "dashed: what needs no routing.",
+        note=f"{HOW}; dashed: what needs no routing.",
         finding=finding,
         source=source_of(records),
     )

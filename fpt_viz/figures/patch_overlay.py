@@ -7,12 +7,14 @@ import numpy as np
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, Panel
 from fpt_viz.figures import _patches
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, head_name, listed, number, origin, place_of
 from fpt_viz.records import AttentionMaps
 
 __all__ = ["patch_overlay"]
 
 
+@remembered
 def patch_overlay(
     maps: AttentionMaps,
     *,

@@ -8,6 +8,7 @@ import numpy as np
 
 from fpt_viz.export import Figure, Panel
 from fpt_viz.figures import _patches
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, head_name, listed, number, origin
 from fpt_viz.records import AttentionMaps
 
@@ -16,6 +17,7 @@ __all__ = ["patch_pair_sheet"]
 _MOST = 12
 
 
+@remembered
 def patch_pair_sheet(
     maps: AttentionMaps,
     *,

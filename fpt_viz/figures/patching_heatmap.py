@@ -6,6 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, array, interval, listed, number, origin, short
 from fpt_viz.records import PatchingEffects
 
@@ -21,6 +22,7 @@ AXES = {
 }  # fmt: skip
 
 
+@remembered
 def patching_heatmap(effects: PatchingEffects, *, vmax: float | None = None) -> Figure:
     """What each patch changes, on a scale centred on 0, of which 1 is the whole way between the two runs.
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Mark, Panel, Points, Tiles, VLine
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Head, array, head_name, interval, listed, number, origin, scale_top
 from fpt_viz.records import PatternShift, Telemetry
 from fpt_viz.records.parts import is_head, part_of
@@ -15,6 +16,7 @@ from fpt_viz.records.parts import is_head, part_of
 __all__ = ["pattern_shift"]
 
 
+@remembered
 def pattern_shift(
     shift: PatternShift, telemetry: Telemetry | None = None, *, top: int = 6, heads: Sequence[str] | None = None
 ) -> Figure:

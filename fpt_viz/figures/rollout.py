@@ -8,6 +8,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Heatmap, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, listed, number, scale_top
 
 __all__ = ["rollout"]
@@ -16,6 +17,7 @@ TOLERANCE = 1e-3
 """How far from 1 a row may sum."""
 
 
+@remembered
 def rollout(
     shares: Array,
     *,

@@ -6,11 +6,13 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Links, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Maps, array, as_maps, head_name, listed, number, origin, place_of
 
 __all__ = ["routing_graph"]
 
 
+@remembered
 def routing_graph(source: Maps, *, example: int = 0, edges: int = 24, others: bool = True) -> Figure:
     """The largest attention edges of all captured layers: tokens down, layers across, reading from left to right.
 

@@ -7,12 +7,14 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, Mark, Panel, Points, VLine
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Head, array, head_name, interval, listed, number, origin
 from fpt_viz.records import HeadStatistics
 
 __all__ = ["routing_table"]
 
 
+@remembered
 def routing_table(validation: HeadStatistics, test: HeadStatistics | None = None, *, top: int = 10) -> Figure:
     """The heads with the highest routing score: ranked on one split, reported on another, beside two baselines.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Bars, Figure, HLine, Panel, Points
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures._seeds import System, systems
 from fpt_viz.figures.base import (
     as_runs,
@@ -25,7 +26,11 @@ from fpt_viz.records import RunRecord
 
 __all__ = ["run_comparison"]
 
+MOST_SIGNS = 6
+"""Bars whose numbers have room for a sign; on more of them the note says the unit."""
 
+
+@remembered
 def run_comparison(
     runs: RunRecord | Iterable[RunRecord],
     *,
@@ -59,7 +64,7 @@ def run_comparison(
         low=low,
         high=high,
         series=tuple(range(len(found))),
-        text=tuple(percent(system.mean) for system in found),
+        text=tuple(percent(system.mean).removesuffix(" %" if len(found) > MOST_SIGNS else "") for system in found),
         label="accuracy per target",
     )
     whole = Points(x=places, y=exact, series=4, hollow=True, marker="diamond", label="examples with every target right")
@@ -82,10 +87,13 @@ def run_comparison(
     ]
     marks = [f"{name} {percent(value)}" for name, value in levels(tests).items()]
     over = (
-        "seeds (Student's t)" if over_seeds else f"{listed(map(str, sorted({t.n_examples for t in tests})))} distinct"
+        "seeds (Student's t; over the first seed's examples where all are alike)"
+        if over_seeds
+        else f"{listed(map(str, sorted({t.n_examples for t in tests})))} distinct"
     )
     notes = [f"Bars: share of right targets, with 95 % {'' if over_seeds else 'bootstrap '}intervals over {over}"]
     notes[0] += "" if over_seeds else " examples"
+    notes += ["numbers on bars: percent"] if len(found) > MOST_SIGNS else []
     notes += ["dashed: what needs no routing"]
     notes += [f"crosses: the paper{f' ({paper_source})' if paper_source else ''}"] if published else []
     said = [f"{name} {number(value)}" for name, value in zip(names, paper or (), strict=False) if not math.isnan(value)]

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 
 from fpt_viz.export import Figure, Mark, Panel, Points
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures._seeds import System, systems
 from fpt_viz.figures.base import as_runs, listed, source_of
 from fpt_viz.records import RunRecord
@@ -15,6 +16,7 @@ from fpt_viz.records import RunRecord
 __all__ = ["steps_to_solve"]
 
 
+@remembered
 def steps_to_solve(runs: RunRecord | Iterable[RunRecord]) -> Figure:
     """One line a system, one marker a seed; a hollow triangle where the task was not solved, at the steps taken.
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, Line, Mark, Panel
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import array, head_name, listed, number, origin, scale_top
 from fpt_viz.records import Telemetry
 
@@ -15,6 +16,7 @@ OTHERS, NORMS, MOST_MOVED = 6, 4, 5
 """The series of what is beside the named heads, whose colours no named head of four has."""
 
 
+@remembered
 def telemetry(record: Telemetry, *, top: int = 4) -> Figure:
     """The routing score of every head over gradient steps, the best ones named, and the change of layer-norm gains.
 

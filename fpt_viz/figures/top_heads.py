@@ -6,12 +6,14 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, HLine, Line, Panel, Points
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import OutcomeName, interval, number, origin, outcome_named
 from fpt_viz.records import TopHeadsEffects
 
 __all__ = ["top_heads"]
 
 
+@remembered
 def top_heads(effects: TopHeadsEffects, *, outcome: OutcomeName = "accuracy") -> Figure:
     """What is lost when the k heads with the highest routing score are cut, beside random sets of k heads.
 

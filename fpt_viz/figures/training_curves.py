@@ -10,6 +10,7 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Figure, HLine, Line, Mark, Panel, Points
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures._seeds import System, systems
 from fpt_viz.figures.base import as_runs, levels, listed, merged_levels, number, percent, run_names, source_of
 from fpt_viz.records import RunRecord
@@ -20,6 +21,7 @@ WINDOW = 10
 """Steps that a point of a training batch curve is the mean of: itself and those before it."""
 
 
+@remembered
 def training_curves(runs: RunRecord | Iterable[RunRecord], *, over_seeds: bool = False) -> Figure:
     """Accuracy and loss against gradient steps, beside chance and what solvers without routing reach.
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Colours, Figure, Panel, Tiles
+from fpt_viz.figures._made import remembered
 from fpt_viz.figures.base import Array, listed, number, scale_top
 
 __all__ = ["training_strip"]
 
 
+@remembered
 def training_strip(
     patterns: Array,
     *,

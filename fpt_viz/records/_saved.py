@@ -30,15 +30,17 @@ class Saved:
         tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         plain = {name: value for name, value in found.items() if name not in tensors}
         store.write_tensors(Path(path), tensors, self.KIND, plain)
+        store.note(self, Path(path))
 
     @classmethod
     def load(cls: type[Record], path: str | Path) -> Record:
         """What :meth:`save` wrote."""
         tensors, plain = store.read_tensors(Path(path), cls.KIND)
         try:
-            return cls(**{name: _tuples(value) for name, value in plain.items()}, **tensors)
+            found = cls(**{name: _tuples(value) for name, value in plain.items()}, **tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(f"{path} is no whole {cls.KIND} file: {error}") from error
+        return store.note(found, Path(path))
 
 
 def _tuples(value: Any) -> Any:

@@ -195,13 +195,14 @@ class AttentionMaps:
             "source": self.source,
         }
         store.write_tensors(Path(path), tensors, KIND, fields)
+        store.note(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionMaps:
         """The maps that :meth:`save` wrote."""
         tensors, fields = store.read_tensors(Path(path), KIND)
         try:
-            return cls(
+            found = cls(
                 weights=tensors["weights"],
                 queries=tensors["queries"],
                 mask=tensors["mask"],
@@ -215,6 +216,7 @@ class AttentionMaps:
             )
         except KeyError as error:
             raise RecordError(f"{path} lacks {error}: it is no whole {KIND} file") from error
+        return store.note(found, Path(path))
 
 
 def _short(value: object) -> str:

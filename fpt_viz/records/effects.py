@@ -26,6 +26,7 @@ class _Table:
         """Write everything into one JSON file, atomically."""
         content = {"kind": self.KIND, "schema": store.SCHEMA_VERSION, **asdict(self)}  # type: ignore[call-overload]
         store.write_json(Path(path), store.sealed(content))
+        store.note(self, Path(path))
 
     @classmethod
     def load(cls: type[Table], path: str | Path) -> Table:
@@ -36,7 +37,7 @@ class _Table:
         if content.pop("schema", 0) > store.SCHEMA_VERSION:
             raise RecordError(f"{path} has a newer schema than {store.SCHEMA_VERSION}: use a newer fpt_viz")
         try:
-            return cls.from_json(content)
+            return store.note(cls.from_json(content), Path(path))
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is no whole {cls.KIND} file: {error}") from error
 

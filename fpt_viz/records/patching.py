@@ -93,6 +93,7 @@ class PatchingEffects:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
         store.write_tensors(Path(path), tensors, KIND, {name: v for name, v in found.items() if name not in tensors})
+        store.note(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> PatchingEffects:
@@ -100,6 +101,6 @@ class PatchingEffects:
         tensors, plain = store.read_tensors(Path(path), KIND)
         try:
             plain["axes"], plain["labels"] = tuple(plain["axes"]), tuple(map(tuple, plain["labels"]))
-            return cls(**(plain | tensors))
+            return store.note(cls(**(plain | tensors)), Path(path))
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is no whole {KIND} file: {error}") from error

@@ -94,6 +94,7 @@ class HeadStatistics:
             "geometry": self.geometry.to_json()
         }
         store.write_tensors(Path(path), tensors, KIND, plain)
+        store.note(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path) -> HeadStatistics:
@@ -102,6 +103,6 @@ class HeadStatistics:
         try:
             plain["geometry"] = Geometry.from_json(plain["geometry"])
             plain["queries"], plain["labels"] = tuple(plain["queries"]), tuple(plain["labels"])
-            return cls(**(plain | tensors))
+            return store.note(cls(**(plain | tensors)), Path(path))
         except (KeyError, TypeError) as error:
             raise RecordError(f"{path} is no whole {KIND} file: {error}") from error

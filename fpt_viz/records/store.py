@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 import tempfile
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fpt_viz.errors import RecordError
 
+Noted = TypeVar("Noted")
 SCHEMA_VERSION = 1
 """Raised when a saved file's meaning changes; a reader refuses a newer one."""
 
@@ -94,6 +95,40 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     if header.get("sha256") != _digest(tensors, header):
         raise RecordError(f"{path} was altered: its content does not match its checksum. Restore it, or make it again.")
     return tensors, fields
+
+
+def kind_of(path: Path) -> str:
+    """What the record in the file ``path`` says it is; empty where it says nothing."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        return str(content.get("kind", "")) if isinstance(content, dict) else ""
+    if not path.is_file():
+        raise RecordError(f"{path} is missing")
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get("kind", ""))
+    except (SafetensorError, ValueError, OSError) as error:
+        raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
+
+
+def note(record: Noted, path: Path) -> Noted:
+    """Let ``record`` know that ``path`` holds it, for :func:`file_of`; what ``replace`` makes of it knows nothing."""
+    object.__setattr__(record, "_noted", (path.resolve(), _stamp(path)))  # no field: records are compared by those
+    return record
+
+
+def file_of(record: object) -> Path | None:
+    """The file or folder that ``record`` was read from or written to, if nobody has changed that since."""
+    path, stamp = getattr(record, "_noted", (None, None))
+    return path if path is not None and _stamp(path) == stamp else None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def tensor_sha256(tensor: Tensor) -> str:

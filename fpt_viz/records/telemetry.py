@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fpt_viz.errors import RecordError
+from fpt_viz.records import store
 from fpt_viz.records._saved import Saved, by_cell
 
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ def load_telemetry(run: Path, every: int, n_steps: int) -> Telemetry | None:
         if (frame.step, frame.every) != (step, every):
             raise RecordError(f"{path} holds step {frame.step}, captured every {frame.every}: wanted {step}, {every}")
         frames.append(frame)
-    return Telemetry.of(frames)
+    return store.note(Telemetry.of(frames), run / FOLDER)

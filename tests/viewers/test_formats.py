@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 import io
+from itertools import pairwise
 import json
 import os
 from pathlib import Path
@@ -20,6 +22,7 @@ import pytest
 from fpt_viz import registry
 from fpt_viz.errors import ConfigError, FptVizError, UnknownNameError
 from fpt_viz.export import PRESETS, SUFFIXES, Figure, Heatmap, Tiles, numbers
+from fpt_viz.export._layout import in_lines
 from fpt_viz.export._paper_style import settings
 
 pytestmark = pytest.mark.slow  # a minute or so in all
@@ -92,7 +95,7 @@ def test_a_png_is_as_wide_as_its_dpi_says(gallery, name, tmp_path):
 
 
 @EACH
-def test_an_eps_has_its_width_its_truetype_letters_and_no_date(gallery, name, tmp_path):
+def test_an_eps_has_its_width_its_truetype_letters_and_no_date(gallery, name, tmp_path, caplog):
     text = gallery[name].save(tmp_path / "figure.eps", preset="icml").read_text("latin-1")
     assert text.startswith("%!PS-Adobe-3.0 EPSF-3.0")
     right = float(re.search(r"%%HiResBoundingBox: 0\.0+ 0\.0+ ([\d.]+)", text)[1])
@@ -100,6 +103,7 @@ def test_an_eps_has_its_width_its_truetype_letters_and_no_date(gallery, name, tm
     assert "/FontType 42" in text
     assert "/FontType 3" not in text
     assert "CreationDate" not in text
+    assert "transparency" not in caplog.text  # nothing was left to it that PostScript cannot draw
 
 
 @EACH
@@ -170,13 +174,13 @@ def test_bytes_are_the_same_in_other_processes_and_locales(tmp_path):
         "figure = rollout(shares, labels=list('abcdef'), about='caf\\u00e9')\n"
         "for suffix in sys.argv[2:]: figure.save(f'{sys.argv[1]}/figure.{suffix}')\n"
     )
-    suffixes = [suffix for suffix in SUFFIXES if suffix != "pgf"]
+    suffixes = [suffix for suffix in SUFFIXES if suffix != "pgf" or shutil.which("pdflatex")]
     found = []
     for i, (locale, zone, seed) in enumerate((("C", "UTC", "1"), ("C.UTF-8", "Asia/Tokyo", "2"))):
         own = {"LC_ALL": locale, "TZ": zone, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-c", code, tmp_path / str(i), *suffixes], check=True, env=os.environ | own)
         found.append({path.name: path.read_bytes() for path in (tmp_path / str(i)).iterdir()})
-    assert len(found[0]) == 2 * len(suffixes)
+    assert len(found[0]) == 2 * len(suffixes) + 2 * ("pgf" in suffixes)  # which takes in pictures of cells and scale
     for name in found[0]:
         assert found[0][name] == found[1][name], name
 
@@ -297,3 +301,42 @@ def test_text_too_long_for_the_column_is_shrunk_or_wrapped_and_never_cut(preset,
     assert max(box.y1 for box in boxes) < height + 0.5
     shown = "".join(text.get_text() for text in sheet.axes[0].get_yticklabels())
     assert "".join(shown.split()) == "".join("".join(word.split()) for word in figure.panels[0].marks[0].y_labels)
+
+
+def test_the_page_of_the_documentation_tells_every_preset_as_it_is():
+    text = (Path(__file__).parents[2] / "docs/figures.md").read_text(encoding="utf-8")
+    told = {}
+    for names, widths, letters, _ in re.findall(r"^\| (`.*`) \| (.*mm) \| (.*) \| (.*) \|$", text, re.MULTILINE):
+        every = names.replace("`", "").split(", ")
+        sizes = [float(size) for size in re.findall(r"([\d.]+) pt", letters)] * len(every)
+        told |= {
+            name: (float(width.removesuffix(" mm")), size)
+            for name, width, size in zip(every, widths.split(", "), sizes, strict=False)
+        }
+    assert told == {
+        name: (pytest.approx(preset.width_inches * 25.4), preset.font_size) for name, preset in PRESETS.items()
+    }
+
+
+@pytest.mark.parametrize("preset", ["icml", "neurips"])
+def test_words_on_many_bars_do_not_run_into_each_other(runs, preset):
+    bars = [replace(runs[i % 2], config={**runs[i % 2].config, "trained": [str(i)]}) for i in range(14)]
+    figure: Figure = registry.load("figures", "run_comparison")(bars)
+    assert "numbers on bars: percent" in figure.note
+    sheet = figure.to_matplotlib(preset=preset)
+    with settings(PRESETS[preset]):
+        boxes = [text.get_window_extent() for text in sheet.axes[0].texts if re.fullmatch(r"\d+\.\d", text.get_text())]
+    assert len(boxes) == 14
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_long_words_are_broken_behind_the_signs_that_hold_them_together():
+    told = in_lines("trained (input+layer_norm+output) twice", 16)
+    assert told == ["trained (input+", "layer_norm+", "output) twice"]
+    assert in_lines("a long-known name", 12) == ["a long-known", "name"]
+    assert in_lines("in (0\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}1)", 8) == [
+        "in",
+        "(0\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}1)",
+    ]
+    assert in_lines("x" * 20, 8) == ["x" * 8, "x" * 8, "x" * 4]
+    assert in_lines("x" * 20, 8, break_words=False) == ["x" * 20]

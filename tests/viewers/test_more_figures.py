@@ -14,7 +14,7 @@ import torch
 from fpt_viz import registry
 from fpt_viz.errors import ConfigError
 from fpt_viz.export import Bars, Figure, Heatmap, HLine, Line, Links, Picture, Points, Tiles, numbers
-from fpt_viz.records import AttentionMaps, Geometry
+from fpt_viz.records import AttentionMaps, Geometry, RunRecord
 
 
 def show(name: str, *args: Any, **options: Any) -> Figure:
@@ -300,3 +300,33 @@ def test_the_strip_has_heads_down_and_steps_across_on_one_scale():
         show("training_strip", patterns, steps=[0, 10])
     with pytest.raises(ConfigError, match=r"wanted \[step head query key\]"):
         show("training_strip", patterns[0])
+
+
+def test_titles_of_attributions_follow_the_method_and_what_is_explained():
+    values = np.array([[1.0, -0.5], [0.0, 0.25]])
+    said = {"method": "integrated gradients", "target": "class 3"}
+    patches, bits = show("attribution_patches", values, **said), show("attribution_bits", values, **said)
+    assert patches.title == "What each patch adds to class 3, by integrated gradients"
+    assert bits.title == "What each token adds to class 3, by integrated gradients"
+    for figure in (patches, bits):
+        assert "class 3, by integrated gradients" in figure.alt
+        assert figure.note.startswith("Above 0 speaks for class 3.")
+
+
+def with_seed(record: RunRecord, seed: int) -> RunRecord:
+    return replace(record, config={**record.config, "train": {**record.config["train"], "seed": seed}})
+
+
+@pytest.mark.parametrize("name", ["group_ablation", "learning_rate_sweep"])
+def test_an_interval_of_no_width_is_drawn_hollow_and_never_as_certainty(groups, sweep, name):
+    one, other = (groups if name == "group_ablation" else sweep)[:2]
+    alike = [with_seed(other, seed) for seed in range(3)]
+    evaluation = {**one.result["evaluation"], "accuracy": 1.0, "interval": [1.0, 1.0]}  # every answer is right
+    figure = show(name, [*alike, replace(one, result={**one.result, "evaluation": evaluation})])
+    filled, hollow = marks_of(figure, Points)
+    assert (hollow.hollow, hollow.label) == (True, "no interval: all examples alike")
+    assert hollow.low is None
+    assert list(hollow.x if hollow.across else hollow.y) == [1.0]
+    bounds = [float(filled.low[0]), float(filled.high[0])]
+    assert bounds == pytest.approx(other.evaluation.interval)  # the three seeds are alike, their examples are not
+    assert "or all are alike" in figure.note

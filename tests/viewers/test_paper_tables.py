@@ -142,3 +142,50 @@ def test_bad_tables_and_files_are_errors(table, tmp_path):
     (tmp_path / "file").write_text("kept")
     with pytest.raises(FptVizError, match="could not be written"):
         table.save(tmp_path / "file" / "a.tex")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no TeX: apt-get install texlive-latex-recommended")
+def test_a_table_of_long_names_is_no_wider_than_the_page_and_loses_no_word(table, tmp_path):
+    name = "minilm pretrained (trained=input+layer_norm+output+position, stop_when_solved=False, n_steps=20000)"
+    long = replace(table, rows=((name, *table.rows[0][1:]), (*table.rows[1][:5], name)), bold=frozenset({(0, 0)}))
+    long.save(tmp_path / "table.tex")
+    (tmp_path / "page.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{table.tex}\\end{document}"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout[-800:]
+    widest = max((float(points) for points in re.findall(r"Overfull \\hbox \(([\d.]+)pt", done.stdout)), default=0.0)
+    assert widest < 15
+    words = subprocess.run(["pdftotext", "-raw", "page.pdf", "-"], cwd=tmp_path, capture_output=True, text=True).stdout
+    shown, wanted = (re.sub("[^A-Za-z0-9=]", "", text) for text in (words, name))
+    assert shown.count(wanted) == 2
+
+
+def test_names_leave_out_how_closely_a_run_was_watched_unless_that_alone_sets_it_apart(runs):
+    def with_train(**options: object) -> RunRecord:
+        return replace(runs[0], config={**runs[0].config, "train": {**runs[0].config["train"], **options}})
+
+    watched = [with_train(n_steps=10, telemetry_every=5), with_train(n_steps=20, telemetry_every=0)]
+    assert [row.system for row in compared(watched)] == [
+        "minilm pretrained (n_steps=10)",
+        "minilm pretrained (n_steps=20)",
+    ]
+    alike = [with_train(telemetry_every=5), with_train(telemetry_every=0)]
+    assert [row.system for row in compared(alike)] == [
+        "minilm pretrained (telemetry_every=5)",
+        "minilm pretrained (telemetry_every=0)",
+    ]
+
+
+def test_trained_groups_are_a_set_whatever_their_order(runs):
+    ordered = [replace(with_accuracy(runs[0], 0.9, init="pretrained", seed=seed)) for seed in (0, 1)]
+    groups = (["output", "input"], ["input", "output"])
+    same = [replace(one, config={**one.config, "trained": own}) for one, own in zip(ordered, groups, strict=True)]
+    [row] = compared(same)
+    assert row.seeds == (0, 1)

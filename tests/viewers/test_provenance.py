@@ -145,7 +145,7 @@ BAD: dict[str, list[str]] = {
     "there is no figure": ["--check", "none.pdf"],
     "says nothing of how it was made": ["--check", "plain.svg"],
     "take the file of a saved figure, and nothing beside it": ["head_grid", "--check", "plain.svg"],
-    "saved from Python, without the command": ["--again", "bare.svg"],
+    "was saved from Python, by rollout(shares=<ndarray": ["--again", "bare.svg"],
     "names another command than fpt-viz figure": ["--again", "other.svg"],
     "which is not run unasked": ["--check", "code.svg"],
     "writes elsewhere": ["--again", "away.svg"],
