@@ -10,12 +10,13 @@ import resource
 
 import torch
 
+from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
 from fpt_viz.capture import capture_attention
 
 
-def measure() -> Iterator[str]:
+def measure() -> Iterator[Measured]:
     """Median seconds, the ratio to a plain forward pass, and the size of what is kept."""
     task = fpt.load_task("bit_xor", n_bits=128)
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("minilm"), task).eval()
@@ -41,8 +42,11 @@ def measure() -> Iterator[str]:
     }
     found = medians(calls)
     for name, seconds in found.items():
-        yield f"{name:<18} {seconds:7.3f} s   {seconds / found['plain forward']:5.2f} x plain"
+        yield Measured(name=name, value=seconds, unit="s")
+        if name != "plain forward":
+            yield Measured(name=f"{name}, beside plain", value=seconds / found["plain forward"], unit="x")
     for queries in ([-1], None):
         kept = capture_attention(model, batch, queries=queries).weights.nbytes
-        yield f"kept with queries={queries}: {kept / 1e6:.2f} MB"
-    yield f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+        yield Measured(name=f"kept with queries={queries}", value=kept / 1e6, unit="MB")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield Measured(name="peak memory of this process", value=peak, unit="GiB", note="of all benchmarks up to here")

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
 
@@ -35,7 +36,7 @@ print(perf_counter() - start, process_time() - worked)
 """
 
 
-def measure() -> Iterator[str]:
+def measure() -> Iterator[Measured | str]:
     """Images a second, and seconds to the first batch without and with the cache of decoded images.
 
     The processor's time says what it costs where other programs take part of the machine.
@@ -49,10 +50,12 @@ def measure() -> Iterator[str]:
             command = [sys.executable, "-c", FIRST_BATCH]
             told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             seconds, worked = map(float, told.split())
-            yield f"first batch, {state:<10} {seconds:6.2f} s, {worked:.2f} s of processor time"
+            yield Measured(name=f"first batch, {state}", value=seconds, unit="s")
+            yield Measured(name=f"first batch, {state}, of the processor", value=worked, unit="s")
         for name, options in TASKS.items():
             found = _per_second(options)
-            yield f"{name:<24} {found[64]:9,.0f} images/s in batches of 64, {found[4]:9,.0f} in batches of 4"
+            for size, rate in found.items():
+                yield Measured(name=f"{name}, batches of {size}", value=rate, unit="images/s", better="higher")
 
 
 def _per_second(options: dict[str, object]) -> dict[int, float]:

@@ -13,8 +13,10 @@ import sys
 import tempfile
 from time import perf_counter
 
+from benchmarks._measured import Measured
 
-def measure() -> Iterator[str]:
+
+def measure() -> Iterator[Measured]:
     """One run, since it takes minutes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [str(Path(sys.executable).with_name("fpt-viz")), "demo", "--out", folder, "--overwrite"]
@@ -22,4 +24,5 @@ def measure() -> Iterator[str]:
         subprocess.run(command, check=True, capture_output=True)
         seconds = perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    yield f"fpt-viz demo {seconds:.0f} s, peak {peak:.2f} GiB"
+    yield Measured(name="fpt-viz demo", value=seconds, unit="s")
+    yield Measured(name="fpt-viz demo, peak memory", value=peak, unit="GiB")

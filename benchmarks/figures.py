@@ -13,6 +13,7 @@ import tempfile
 import numpy as np
 import torch
 
+from benchmarks._measured import Measured
 from benchmarks._timing import medians
 from fpt_viz.export import Figure
 from fpt_viz.figures.attention_heatmap import attention_heatmap
@@ -21,8 +22,8 @@ from fpt_viz.figures.head_grid import head_grid
 SUFFIXES = ("pdf", "svg", "png", "eps", "csv", "html")
 
 
-def measure() -> Iterator[str]:
-    """One line a figure and format."""
+def measure() -> Iterator[Measured]:
+    """Seconds and size of each figure and format."""
     patterns = torch.randn(12, 1, 12, 64, 64, generator=torch.Generator().manual_seed(0)).softmax(-1)
     small = patterns[:1, :, :1, :10, :10] / patterns[:1, :, :1, :10, :10].sum(-1, keepdim=True)
     shown: dict[str, tuple[Figure, str, tuple[str, ...]]] = {
@@ -38,4 +39,5 @@ def measure() -> Iterator[str]:
                     return figure.save(path, preset=preset)
 
                 [seconds] = medians({name: save}, n_rounds=5).values()
-                yield f"{name:<26} {suffix:<5} {seconds:6.2f} s {path.stat().st_size / 1e6:8.3f} MB"
+                yield Measured(name=f"{name}, {suffix}", value=seconds, unit="s")
+                yield Measured(name=f"{name}, {suffix}: size", value=path.stat().st_size / 1e6, unit="MB")

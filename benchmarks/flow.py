@@ -14,6 +14,7 @@ from time import perf_counter, process_time
 import torch
 from torch import Tensor
 
+from benchmarks._measured import Measured
 import fpt_viz as fpt
 from fpt_viz import analysis
 from fpt_viz.capture import capture_attention
@@ -24,11 +25,12 @@ LONG = (12, 1, 12, 1024)
 READOUT = torch.arange(1014, 1024)[None]
 
 
-def measure() -> Iterator[str]:
-    """One line a method: seconds by the clock, of the processor, and the memory it took beside its patterns."""
+def measure() -> Iterator[Measured]:
+    """Seconds by the clock, of the processor, and the memory that each method took beside its patterns."""
     for name in LONG_CALLS:
         wall, processor, size = _apart(_long, name)
-        yield f"{name:<38} {wall:6.2f} s   {processor:6.2f} s of processor   {size:6.0f} MB"
+        yield from _seconds(name, wall, processor)
+        yield Measured(name=f"{name}: memory", value=size, unit="MB")
     model, maps = _xor()
     readout = model.readout_tokens(maps.weights.shape[-1])
     one = maps.weights[:, :1]
@@ -39,8 +41,12 @@ def measure() -> Iterator[str]:
         "similarity of 72 heads, 64 examples": lambda: analysis.head_similarity(maps),
         "CKA, 4,096 x 384": lambda: analysis.linear_cka(torch.randn(4096, 384), torch.randn(4096, 384)),
     }.items():
-        wall, processor = _timed(short)
-        yield f"{name:<38} {wall:6.2f} s   {processor:6.2f} s of processor"
+        yield from _seconds(name, *_timed(short))
+
+
+def _seconds(name: str, wall: float, processor: float) -> Iterator[Measured]:
+    yield Measured(name=name, value=wall, unit="s")
+    yield Measured(name=f"{name}, of the processor", value=processor, unit="s")
 
 
 LONG_CALLS: dict[str, Callable[[Tensor], object]] = {

@@ -18,20 +18,21 @@ from time import perf_counter, process_time
 
 import torch
 
-from benchmarks._memory import peak_bytes
+from benchmarks._measured import Better, Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
+from fpt_viz.memory import peak_bytes
 
 LONG, N_SHORT, N_LONG = 1024, 100, 10_000
 
 
-def measure() -> Iterator[str]:
-    """Memory and seconds, one line each."""
+def measure() -> Iterator[Measured | str]:
+    """Memory and seconds."""
     for part in (_capture_memory, _statistics, _captures_in_a_loop, _ablation, _beside_transformerlens):
         yield from part()
 
 
-def _capture_memory() -> Iterator[str]:
+def _capture_memory() -> Iterator[Measured]:
     task = fpt.load_task("bit_xor", n_bits=LONG // 2)
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("gpt2", "random"), task).eval()
     batch = task.sample(1, torch.Generator().manual_seed(0))
@@ -44,13 +45,14 @@ def _capture_memory() -> Iterator[str]:
     rows = peak_bytes(lambda: fpt.capture_attention(model, batch, queries=[-1]))
     layer = peak_bytes(lambda: fpt.capture_attention(model, batch, layers=[5], queries=None))
     own = fpt.capture_attention(model, batch, layers=[5], queries=None).weights.nbytes
-    yield f"GPT-2 size, {LONG} tokens, one example: a plain forward pass holds {base / 1e6:.1f} MB at its peak"
-    yield f"one read-out row of every head and layer: {(rows - base) / 1e6:.2f} MB more"
-    more = layer - base
-    yield f"whole patterns of one layer: {more / 1e6:.1f} MB more, {more / own:.2f} x their own bytes"
+    size = f"GPT-2 size, {LONG} tokens"
+    yield Measured(name=f"{size}: peak of a plain forward pass", value=base / 1e6, unit="MB")
+    yield Measured(name=f"{size}: more for one row of every head", value=(rows - base) / 1e6, unit="MB")
+    yield Measured(name=f"{size}: more for whole patterns of one layer", value=(layer - base) / 1e6, unit="MB")
+    yield Measured(name=f"{size}: that by their own bytes", value=(layer - base) / own, unit="x")
 
 
-def _statistics() -> Iterator[str]:
+def _statistics() -> Iterator[Measured]:
     task = fpt.load_task("bit_xor", n_bits=32)
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("minilm"), task).eval()
     batch = task.distinct(128, "validation")
@@ -61,9 +63,11 @@ def _statistics() -> Iterator[str]:
                 model(batch.inputs[start : start + 64])
 
     found = medians({"plain": plain, "statistics": lambda: fpt.head_statistics(model, n_examples=128)})
-    yield f"head_statistics at 64 tokens: {found['statistics'] / found['plain']:.2f} x the plain forward passes"
+    ratio = found["statistics"] / found["plain"]
+    yield Measured(name="head_statistics at 64 tokens, beside plain passes", value=ratio, unit="x")
     for n_examples in (N_SHORT, N_LONG):
-        yield f"head_statistics of {n_examples} examples: peak of its process {_statistics_peak(n_examples):.1f} MiB"
+        name = f"head_statistics of {n_examples} examples, peak of its process"
+        yield Measured(name=name, value=_statistics_peak(n_examples), unit="MiB")
 
 
 def _statistics_peak(n_examples: int) -> float:
@@ -80,7 +84,7 @@ def _statistics_peak(n_examples: int) -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def _captures_in_a_loop() -> Iterator[str]:
+def _captures_in_a_loop() -> Iterator[Measured]:
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("minilm"), fpt.load_task("bit_xor")).eval()
     batch = model.task.distinct(8, "test")
     kept = []
@@ -89,7 +93,8 @@ def _captures_in_a_loop() -> Iterator[str]:
         if index in (19, 219):
             gc.collect()
             kept.append(_resident_bytes())
-    yield f"200 captures in a loop: {(kept[1] - kept[0]) / 1e6:+.1f} MB, hooks left: {len(model.leaked_hooks())}"
+    yield Measured(name="200 captures in a loop, growth", value=(kept[1] - kept[0]) / 1e6, unit="MB")
+    yield Measured(name="hooks left by them", value=len(model.leaked_hooks()), unit="")
 
 
 def _resident_bytes() -> int:
@@ -97,7 +102,7 @@ def _resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _ablation() -> Iterator[str]:
+def _ablation() -> Iterator[Measured]:
     task = fpt.load_task("bit_xor")
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("minilm"), task).eval()
     batch = task.distinct(512, "train")
@@ -110,13 +115,13 @@ def _ablation() -> Iterator[str]:
     clock, processor = perf_counter(), process_time()
     fpt.ablate_heads(model, split="train", n_examples=512)
     clock, processor = perf_counter() - clock, process_time() - processor
-    yield (
-        f"each of 72 heads zero-ablated on 512 strings: {clock:.1f} s ({processor:.1f} s of processor time), "
-        f"{clock / one:.1f} x one forward pass ({one:.3f} s)"
-    )
+    name = "each of 72 heads zero-ablated on 512 strings"
+    yield Measured(name=name, value=clock, unit="s")
+    yield Measured(name=f"{name}, of the processor", value=processor, unit="s")
+    yield Measured(name=f"{name}, in forward passes", value=clock / one, unit="x", note=f"one of {one:.3f} s")
 
 
-def _beside_transformerlens() -> Iterator[str]:
+def _beside_transformerlens() -> Iterator[Measured | str]:
     try:
         from transformer_lens.model_bridge import TransformerBridge  # an optional neighbour, never installed with us
     except ImportError as error:
@@ -154,7 +159,8 @@ def _beside_transformerlens() -> Iterator[str]:
     with torch.no_grad():
         _, other = theirs.run_with_cache(tokens[:64])
     for name, seconds in found.items():
-        yield f"{name:<40} {seconds:8.2f} s"
+        better: Better = "neither" if name.startswith("TransformerLens") else "lower"
+        yield Measured(name=name, value=seconds, unit="s", better=better)
     yield f"activations kept: {len(cache)} by ours, {len(other)} by TransformerLens (with its second spelling of many)"
     yield f"peak memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
 

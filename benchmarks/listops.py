@@ -13,6 +13,7 @@ from time import perf_counter
 
 import torch
 
+from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
 
@@ -21,7 +22,7 @@ N_LINES = 2000
 """Of the file that is written and read."""
 
 
-def measure() -> Iterator[str]:
+def measure() -> Iterator[Measured]:
     """Examples a second in batches of 64 and 256, then of a file."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -31,14 +32,15 @@ def measure() -> Iterator[str]:
             rng = torch.Generator().manual_seed(0)
             sizes = (64, 256)
             found = medians({str(n): lambda n=n, task=task, rng=rng: task.sample(n, rng) for n in sizes})  # type: ignore[misc]
-            told = ", ".join(f"{n / found[str(n)]:9,.0f}/s in batches of {n}" for n in sizes)
-            yield f"{name:<13} tokens {told}"
+            for n in sizes:
+                rate = n / found[str(n)]
+                yield Measured(name=f"{name} tokens, batches of {n}", value=rate, unit="examples/s", better="higher")
         yield _file_read()
     finally:
         torch.set_num_threads(n_threads)
 
 
-def _file_read() -> str:
+def _file_read() -> Measured:
     """How fast lines of LRA's lengths are read and checked."""
     task = fpt.load_task("listops", min_tokens=501, max_tokens=1999)
     before = os.environ.get("FPT_VIZ_DATA")
@@ -57,4 +59,5 @@ def _file_read() -> str:
             seconds = perf_counter() - start
         finally:
             os.environ.pop("FPT_VIZ_DATA") if before is None else os.environ.update(FPT_VIZ_DATA=before)
-    return f"LRA's files of 501 to 1,999 tokens: {3 * N_LINES / seconds:,.0f} lines/s read and checked"
+    name = "LRA's files of 501 to 1,999 tokens, read and checked"
+    return Measured(name=name, value=3 * N_LINES / seconds, unit="lines/s", better="higher")

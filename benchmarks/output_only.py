@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
 
@@ -22,7 +23,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def measure() -> Iterator[str]:
+def measure() -> Iterator[Measured]:
     """Median seconds, and how many times a step on kept features goes into the others."""
     for name, (backbone, task, options) in CASES.items():
         kept, plain = _steps(backbone, task, options, cache=True), _steps(backbone, task, options, cache=False)
@@ -43,9 +44,12 @@ def measure() -> Iterator[str]:
         found = medians({"kept": kept_steps, "plain": lambda steps=plain: next(steps), "forward": forward}, n_rounds=5)
         step = found["kept"] / 50
         n_train = model.task.n_examples("train")
-        yield f"{name:<28} kept features {step * 1e3:6.2f} ms/step, after {first:.1f} s for {n_train} examples"
-        yield f"{'':<28} plain step {found['plain']:7.3f} s: {found['plain'] / step:6.0f} x"
-        yield f"{'':<28} forward    {found['forward']:7.3f} s: {found['forward'] / step:6.0f} x"
+        yield Measured(name=f"{name}: a step on kept features", value=step * 1e3, unit="ms")
+        yield Measured(name=f"{name}: before the first", value=first, unit="s", note=f"{n_train} examples")
+        for what in ("plain", "forward"):
+            words = "a step through the backbone" if what == "plain" else "a forward pass"
+            yield Measured(name=f"{name}: {words}", value=found[what], unit="s")
+            yield Measured(name=f"{name}: {words}, in kept steps", value=found[what] / step, unit="x", better="higher")
 
 
 def _model(backbone: str, task: str, options: dict[str, Any]) -> fpt.FrozenPretrainedTransformer:

@@ -12,6 +12,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import process_time
 
+from benchmarks._measured import Measured
 import fpt_viz as fpt
 from fpt_viz.telemetry import Probe
 
@@ -19,8 +20,8 @@ EVERY = 50
 N_ROUNDS = 12
 
 
-def measure() -> Iterator[str]:
-    """One line a number of heads that are kept."""
+def measure() -> Iterator[Measured]:
+    """A step, then captures that keep all heads and few."""
     model = fpt.FrozenPretrainedTransformer(fpt.load_backbone("minilm"), fpt.load_task("bit_xor"))
     steps = fpt.train(model, config=fpt.TrainConfig(n_steps=10_000, batch_size=64))
     some = [(0, head) for head in range(4)]
@@ -39,11 +40,10 @@ def measure() -> Iterator[str]:
                     seconds[name].append(process_time() - before)
         sizes = {name: (Path(folder) / f"{name}.safetensors").stat().st_size for name in probes}
     step = median(seconds["step"])
-    yield f"one step, batch 64: {step:.3f} s of processor"
+    yield Measured(name="one step, batch 64, of the processor", value=step, unit="s")
     for name in probes:
         one = median(seconds[name])
-        share = one / (EVERY * step)
-        yield (
-            f"one capture of 32 examples, {name}: {one:.3f} s of processor, {share:.1%} at one every {EVERY} steps; "
-            f"{sizes[name] / 1e3:.0f} kB"
-        )
+        yield Measured(name=f"a capture of 32 examples, {name}, of the processor", value=one, unit="s")
+        share = 100 * one / (EVERY * step)
+        yield Measured(name=f"{name}, one every {EVERY} steps, of the run", value=share, unit="%")
+        yield Measured(name=f"{name}, size of a capture", value=sizes[name] / 1e3, unit="kB")

@@ -24,6 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/made"))
 from lab_server import KERNEL_IDLE, Lab, running
 
+from benchmarks._measured import Measured
 from fpt_viz.widgets import _page
 from fpt_viz.widgets.attention_explorer import AttentionExplorer
 
@@ -86,8 +87,8 @@ HOVER = """async ([x, y]) => {
 }"""
 
 
-def measure() -> Iterator[str]:
-    """One line a measurement: what, the median of 20, and the 95th percentile where that is asked."""
+def measure() -> Iterator[Measured]:
+    """Medians of 20, with the 95th percentile where that is asked."""
     yield from _payloads()
     with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "lab") as lab, sync_playwright() as playwright:
         path = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
@@ -113,25 +114,27 @@ def _opened(lab: Lab, page: Page) -> Page:
     return page
 
 
-def _explorer(page: Page) -> Iterator[str]:
+def _explorer(page: Page) -> Iterator[Measured]:
     found = [page.evaluate(RUN, [1, "canvas.fpt-grid[data-ms]"]) for _ in range(N_ROUNDS + 1)][1:]
     yield _line("12 x 12 heads: cell run to painted", found, 250)
     change = "const one = document.querySelectorAll('.fpt input[type=checkbox]')[0]; one.click();"
     asked = ["canvas.fpt-grid", "data-painted", change]
-    yield _line("  all heads changed, from the click", [page.evaluate(CHANGE, asked) for _ in range(N_ROUNDS)], 120)
+    yield _line(
+        "12 x 12 heads: all changed, from the click", [page.evaluate(CHANGE, asked) for _ in range(N_ROUNDS)], 120
+    )
     drawn = []
     for _ in range(N_ROUNDS):
         page.evaluate(CHANGE, asked)
         drawn.append(float(page.locator("canvas.fpt-grid").get_attribute("data-ms") or "nan"))
-    yield _line("  redraw in the browser", drawn, 10)
+    yield _line("12 x 12 heads: redraw in the browser", drawn, 10)
     tile = page.locator("canvas.fpt-grid").evaluate("(canvas) => (canvas.logicalWidth - 26) / 12")
     hovered = [
         page.evaluate(HOVER, [26 + (i % 12 + 0.2 + 0.02 * i) * tile, 16 + 15 + 0.3 * tile]) for i in range(N_ROUNDS)
     ]
-    yield _line("  hover label", hovered, 40)
+    yield _line("12 x 12 heads: hover label", hovered, 40)
 
 
-def _patches(page: Page) -> Iterator[str]:
+def _patches(page: Page) -> Iterator[Measured]:
     page.evaluate(RUN, [2, "canvas.fpt-image[data-drawn]"])
     page.wait_for_function(KERNEL_IDLE)
     slide = (
@@ -142,25 +145,31 @@ def _patches(page: Page) -> Iterator[str]:
     fresh = [page.evaluate(CHANGE, ["table.fpt-bars", "data-of", slide % i]) for i in range(1, N_ROUNDS + 1)]
     yield _line("64 patches, MiniLM: click to redraw, forward pass fresh", fresh, 300, tail=True)
     known = [page.evaluate(CHANGE, ["table.fpt-bars", "data-of", slide % (N_ROUNDS - i)]) for i in range(1, 14)]
-    yield _line("  forward pass cached", known, 100, tail=True)
+    yield _line("64 patches, MiniLM: click to redraw, forward pass cached", known, 100, tail=True)
 
 
-def _plotly(page: Page) -> Iterator[str]:
+def _plotly(page: Page) -> Iterator[Measured]:
     found = [page.evaluate(RUN, [3, ".js-plotly-plot .subplot.x144y144 .heatmaplayer image"]) for _ in range(N_PLOTLY)]
     yield _line(f"12 x 12 heads as one plotly FigureWidget, median of {N_PLOTLY}", found, None)
 
 
-def _payloads() -> Iterator[str]:
+def _payloads() -> Iterator[Measured]:
     rng = torch.Generator().manual_seed(0)
     for n_tokens, wanted in ((64, 0.7), (256, 10.0), (1024, 2.0)):
         n_layers = 12 if n_tokens < 1024 else 6
         weights = torch.randn(n_layers, 1, 12, n_tokens, n_tokens, generator=rng).mul_(2).softmax(-1)
         widget = AttentionExplorer(weights)
         size = len(json.dumps(_page._plain(_without_bytes(widget)))) + sum(_bytes(widget))
-        yield f"payload of {n_layers} x 12 heads, {n_tokens} tokens{'':<14} {size / 1e6:8.2f} MB (wanted {wanted:g})"
+        name = f"payload of {n_layers} x 12 heads, {n_tokens} tokens"
+        yield Measured(name=name, value=size / 1e6, unit="MB", note=f"wanted {wanted:g}")
         if n_tokens == 64:
             lists = len(json.dumps(weights[:, 0].tolist()))
-            yield f"  as BertViz's model_view sends them, full floats in JSON {lists / 1e6:8.2f} MB"
+            yield Measured(
+                name="as BertViz's model_view sends them, full floats in JSON",
+                value=lists / 1e6,
+                unit="MB",
+                better="neither",
+            )
         del widget, weights
 
 
@@ -173,8 +182,7 @@ def _without_bytes(widget: AttentionExplorer) -> dict[str, Any]:
     return found | {name: {**getattr(widget, name), "values": None} for name in ("tiles", "detail")}
 
 
-def _line(what: str, milliseconds: list[float], wanted: float | None, *, tail: bool = False) -> str:
+def _line(what: str, milliseconds: list[float], wanted: float | None, *, tail: bool = False) -> Measured:
     last = sorted(milliseconds)[math.ceil(0.95 * len(milliseconds)) - 1]
-    told = f", 95th percentile {last:.0f} ms" if tail else ""
-    goal = f" (wanted {wanted:g})" if wanted else ""
-    return f"{what:<56} {median(milliseconds):8.1f} ms{told}{goal}"
+    notes = [f"95th percentile {last:.0f} ms"] * tail + [f"wanted {wanted:g}"] * bool(wanted)
+    return Measured(name=what, value=median(milliseconds), unit="ms", note=", ".join(notes))

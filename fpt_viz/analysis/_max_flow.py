@@ -42,9 +42,10 @@ class LayeredGraph:
         whole = np.floor(np.ldexp(np.concatenate(capacities), FRACTION_BITS)).astype(np.int64)
         there_and_back = np.concatenate([tail, head]), np.concatenate([head, tail])
         order = np.lexsort(there_and_back[::-1])
-        self._tails, self._heads = there_and_back[0][order], there_and_back[1][order]
+        tails_in_order, self._heads = there_and_back[0][order], there_and_back[1][order].astype(np.int32)
         self._capacities = np.concatenate([whole, np.zeros_like(whole)])[order]
-        self._starts = np.searchsorted(self._tails, np.arange(self.root + 2))
+        starts = np.searchsorted(tails_in_order, np.arange(self.root + 2))
+        self._starts = starts.astype(np.int32)  # scipy before 1.14 takes no 64-bit indices
         self.n_edges = len(tail)
 
     def largest_flow(self, source: int) -> float:

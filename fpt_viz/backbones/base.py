@@ -368,8 +368,10 @@ class Backbone(nn.Module):
     def forward(
         self, vectors: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None = None
     ) -> Float[Tensor, "batch row hidden"]:
-        """The last hidden state, of every token unless :meth:`narrow` says otherwise; tokens where ``mask`` is False are
-        never attended to."""
+        """The last hidden state, of every token unless :meth:`narrow` says otherwise.
+
+        Tokens where ``mask`` is False are never attended to.
+        """
         if self.adds_positions:
             vectors = vectors + self.added_rows(self.added_positions[: vectors.shape[1]])
         return self._last_states(vectors, mask)

@@ -14,7 +14,13 @@ def test_intervals_are_those_of_scipy_up_to_the_draws(rng, confidence):
     values = torch.rand(200, 3, 2, generator=rng) ** 2
     found = bootstrap_interval(values, confidence=confidence, n_resamples=5000)
     expected = stats.bootstrap(
-        (values.numpy(),), np.mean, axis=0, method="percentile", confidence_level=confidence, n_resamples=5000, rng=1
+        (values.numpy(),),
+        np.mean,
+        axis=0,
+        method="percentile",
+        confidence_level=confidence,
+        n_resamples=5000,
+        random_state=1,
     ).confidence_interval
 
     assert found.shape == (3, 2, 2)
@@ -33,7 +39,7 @@ def test_weighted_examples_give_the_interval_of_scipy_for_a_ratio_of_means(rng):
         paired=True,
         method="percentile",
         n_resamples=5000,
-        rng=1,
+        random_state=1,
     ).confidence_interval
 
     width = expected.high - expected.low

@@ -34,9 +34,13 @@ NOT_IMPORTED = {
     "pytest-timeout": "a plugin of pytest",
     "pytest-xdist": "a plugin of pytest",
     "build": "a program: .ci/run builds the wheel with it",
+    "hatchling": "what build calls to make the wheel",
     "mypy": "a program: `make lint`",
     "pandas-stubs": "types for mypy",
     "ruff": "a program: `make lint`",
+    "codespell": "a program: the tests of the documentation run it",
+    "furo": "the site's theme, named in docs/conf.py",
+    "myst-parser": "reads the site's Markdown, named in docs/conf.py",
 }
 """What no file of ours imports, and why it is declared all the same."""
 
@@ -133,7 +137,8 @@ def test_smollm2_is_installed_alone_and_is_no_dependency():
 @pytest.mark.parametrize(
     ("requirement", "folder"),
     [(requirement, "fpt_viz") for requirement in DEPENDENCIES + EXTRAS["image"]]
-    + [(requirement, "tests") for requirement in EXTRAS["test"] + EXTRAS["dev"]],
+    + [(requirement, "tests") for requirement in EXTRAS["test"] + EXTRAS["dev"]]
+    + [(requirement, "docs") for requirement in EXTRAS["docs"]],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_dependency_is_imported_or_has_its_reason(requirement, folder):

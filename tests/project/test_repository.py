@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-import json
 from pathlib import Path
 import re
 import subprocess
-from typing import Any
 
 import pytest
 
@@ -84,21 +82,3 @@ def test_nothing_is_left_open_and_no_path_is_of_one_machine(path):
 @pytest.mark.parametrize("path", SET_UP, ids=name_of)
 def test_set_up_names_no_host_and_no_index(path):
     assert not re.search(r"://|--(extra-)?index-url|--find-links|--trusted-host", path.read_text())
-
-
-def code_of(cell: dict[str, Any]) -> str:
-    lines = "".join(cell["source"]).splitlines()
-    return "\n".join("pass" if line.lstrip().startswith(("%", "!")) else line for line in lines)
-
-
-def test_notebooks_are_committed_without_outputs_and_define_nothing():
-    for path in NOTEBOOKS:
-        notebook = json.loads(path.read_text())
-        assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-        for cell in notebook["cells"]:
-            if cell["cell_type"] == "code":
-                assert (cell["outputs"], cell["execution_count"]) == ([], None), f"{path} has outputs"
-                defined = [
-                    n for n in ast.walk(ast.parse(code_of(cell))) if isinstance(n, ast.FunctionDef | ast.ClassDef)
-                ]
-                assert defined == [], f"{path} defines {defined[0].name}: notebooks call, the library defines"
