@@ -77,10 +77,13 @@ def attend(
     taps = TAPS.get(module)
     rate = options.get("dropout", 0.0) if module.training else 0.0
     if not taps and _plain_is_faster(query, key, rate) and not _learns(options.get("position_bias")):
-        keys, values = (_per_query_head(x, query) for x in (key, value))
+        # Rotation leaves queries and keys in float32 where values are in low precision.
+        query, keys, values = (_per_query_head(x.to(value.dtype), query) for x in (query, key, value))
         mask, bias = _visible(module, query, key, attention_mask, options), options.get("position_bias")
-        if bias is not None:
-            mask = _masked(bias, mask)
+        if bias is not None and mask is not None and mask.dtype == torch.bool:
+            mask = bias.masked_fill(~mask, torch.finfo(bias.dtype).min)  # a copy: all layers share the bias
+        elif bias is not None:
+            mask = bias if mask is None else bias + mask
         z = plain_attention(query, keys, values, mask, scaling=_scaling(query, options), rate=rate)
         return z.transpose(1, 2).contiguous(), None
     if not taps:
@@ -149,7 +152,8 @@ def checked(changed: object, shown: Tensor, point: HookPoint) -> Tensor | None:
 
 def _per_query_head(keys: Tensor, query: Tensor) -> Tensor:
     """Keys or values repeated so that each query head has its own (grouped keys and values)."""
-    return keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1)
+    n_queries = query.shape[1] // keys.shape[1]
+    return keys if n_queries == 1 else keys.repeat_interleave(n_queries, dim=1)
 
 
 def _visible(

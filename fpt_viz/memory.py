@@ -24,6 +24,11 @@ from fpt_viz.training_pass import TrainingPass
 N_TRIED = (1, 3)
 """Examples in the two steps from which the need of any batch is told."""
 CGROUP = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Of either version: a container's limit, what it uses, and how much of that is a cache of files that it can drop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +52,22 @@ class Estimate:
 def estimate(model: FrozenPretrainedTransformer, config: TrainConfig) -> Estimate:
     """The memory of one gradient step of ``model``, by two forward and backward passes of 1 and 3 examples.
 
-    Tensors alone are counted, and every example as long as the task's longest: what the allocator and the matrix
-    products' own buffers hold comes on top, 10 to 40 % of it where it was measured (``benchmarks/README.md``). Weights,
-    random state and mode of the model are as before.
+    Tensors alone are counted, and every example as long as the task's longest; what the allocator and the matrix
+    products' own buffers hold comes on top. Weights, random state and mode of the model are as before.
 
     Args:
-        model: On the device where it is to train.
-        config: For precision, dropout and checkpointing.
+        model: On the device where it is to train, at the dropout with which it is to train.
+        config: For precision and checkpointing.
     """
     passes = TrainingPass(model, config)
     device = model.output.weight.device
-    batch = model.task.sample(max(N_TRIED), torch.Generator().manual_seed(0)).to(device)
+    batch = model.task.distinct(max(N_TRIED), "train")  # as wide as the longest of all
     modes = {module: module.training for module in model.modules()}
 
     def step(n_examples: int) -> None:
         part = batch[:n_examples]
         with passes.of(part) as logits_of:
-            loss = logits_of().square().mean()  # any: the task's own holds no more than its logits
+            loss = logits_of().square().mean()  # any will do: the task's own holds little but its logits
             torch.autograd.grad(loss, list(model.trained_tensors().values()), allow_unused=True)
 
     try:
@@ -72,21 +76,30 @@ def estimate(model: FrozenPretrainedTransformer, config: TrainConfig) -> Estimat
     finally:
         for module, mode in modes.items():
             module.training = mode
+        model.backbone.checkpoint_blocks(on=False)
     per_example = max(0, (many - few) // (N_TRIED[1] - N_TRIED[0]))
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     moments = 2 * sum(tensor.numel() * tensor.element_size() for tensor in model.trained_tensors().values())
     at_rest = max(0, few - per_example * N_TRIED[0])  # gradients, which the two steps made as well
-    return Estimate(fixed_bytes=weights + passes.size_bytes + moments + at_rest, bytes_per_example=per_example)
+    return Estimate(
+        fixed_bytes=_weights_bytes(model) + passes.size_bytes + moments + at_rest, bytes_per_example=per_example
+    )
+
+
+def _weights_bytes(model: FrozenPretrainedTransformer) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
 
 
 def available_bytes(device: torch.device) -> int:
     """What is free on ``device``; in a container with a limit, of that limit."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no such file, or "max" where there is no limit
-        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
+    for limit_file, used_file, stat_file, cache in CGROUP_FILES:
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no such file, or "max" where there is no limit
+            limit, used = (int((CGROUP / name).read_text()) for name in (limit_file, used_file))
+            counted = dict(line.split() for line in (CGROUP / stat_file).read_text().splitlines())
+            free = min(free, limit - used + int(counted[cache]))
     return free
 
 
@@ -98,15 +111,18 @@ def check_fits(model: FrozenPretrainedTransformer, config: TrainConfig) -> None:
     """
     device = model.output.weight.device
     needed, free = estimate(model, config), available_bytes(device)
+    held = _weights_bytes(model)  # in memory already, and no longer free
     at_once = -(-config.batch_size // config.n_parts)
-    held = needed.of(0) if device.type == "cpu" else 0  # the weights are in memory already, and no longer free
     if needed.of(at_once) - held <= free:
         return
     fits = needed.largest_batch(free + held)
     cures = "train.checkpoint_blocks=true needs much less for each" if not config.checkpoint_blocks else ""
     if fits:
         n_parts = -(-config.batch_size // fits)
-        cures = f"set train.n_parts={n_parts}, which computes {fits} at a time" + (f", or {cures}" if cures else "")
+        n_at_once = -(-config.batch_size // n_parts)
+        cures = f"set train.n_parts={n_parts}, which computes {n_at_once} at a time" + (
+            f", or {cures}" if cures else ""
+        )
     raise ConfigError(
         f"a step of {at_once} examples at a time needs about {_gib(needed.of(at_once))}, and {_gib(free)} is free on "
         f"{device}; at most {fits} fit: {cures or 'choose a smaller backbone or shorter inputs'}"

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Float
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from fpt_viz.dropout import draw_kept
 
@@ -32,6 +33,7 @@ class _Attention(torch.autograd.Function):
         return z if keep is None else z.mul_(ctx.factor)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, pattern, keep = ctx.saved_tensors
         of_z = gradients[0] if keep is None else gradients[0] * ctx.factor

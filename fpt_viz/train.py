@@ -57,12 +57,11 @@ def train(
     task, config = task or model.task, config or TrainConfig()
     state = state or TrainingState(model, config)
     model.set_dropout(config.dropout)
-    device = state.device
     before = state.elapsed_seconds
     start = perf_counter()
     features = Features.of(model, task, config)
     state.n_cached = features.n_kept if features is not None else 0
-    forward = _forward(model, config, device) if features is None else _reading(model, features)
+    forward = TrainingPass(model, config).of if features is None else _reading(model, features)
     updates = Updates(task, state, config)
     while state.n_steps < config.n_steps and not state.done(config):
         batch = task.sample(config.batch_size, state.data_rng)
@@ -87,12 +86,6 @@ def train(
             elapsed_seconds=state.elapsed_seconds,
             validation=validation,
         )
-
-
-def _forward(model: FrozenPretrainedTransformer, config: TrainConfig, device: torch.device) -> Forward:
-    """Forward passes through the whole of ``model``."""
-    passes = TrainingPass(model, config)
-    return lambda batch: passes.of(batch.to(device))
 
 
 def _reading(model: FrozenPretrainedTransformer, features: Features) -> Forward:
@@ -156,6 +149,7 @@ def run(
         if folder.finished:
             return load_run(out)
         model = build_model(folder.started_as(), device=chosen)
+        model.set_dropout(config.train.dropout)
         check_fits(model, config.train)
         state = TrainingState(model, config.train)
         probe = Probe.of(model, config.train)  # before a resume, so that it sees the start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 from typing import Any
 
@@ -40,6 +40,8 @@ class TrainingState:
         self.steps_to_solve: int | None = None
         self.n_cached = 0
         """Training examples whose features were kept, where the output layer alone learns."""
+        self.before_save: Callable[[], None] = _nothing
+        """Called before the state is saved; raises where it must not be."""
         self._rng = _rng_of_seed(config.seed, self.device)
 
     @contextlib.contextmanager
@@ -69,7 +71,12 @@ class TrainingState:
         return steps.to(self.device) if self.device.type == "cuda" else steps
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is a tensor, by name."""
+        """Everything that is a tensor, by name.
+
+        Raises:
+            TrainingError: A step since the last look was not finite.
+        """
+        self.before_save()
         found = {f"trained.{name}": parameter.detach() for name, parameter in self.trained.items()}
         for name, parameter in self.trained.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
@@ -104,6 +111,10 @@ class TrainingState:
         self.data_rng.set_state(tensors["rng.data"])
         for name, value in fields.items():
             setattr(self, name, value)
+
+
+def _nothing() -> None:
+    """What is called where nothing is to be done."""
 
 
 def _rng_of_seed(seed: int, device: torch.device) -> dict[str, Tensor]:

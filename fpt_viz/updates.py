@@ -26,7 +26,7 @@ class Updates:
 
     On the CPU the numbers of each step are looked at before it counts. Elsewhere a look would wait for the device, so
     the first step whose loss or gradient is not finite, and every later one, is left out on the device itself, and the
-    host looks at each :data:`LOOK_EVERY`-th.
+    host looks at each :data:`LOOK_EVERY`-th, and before anything is saved.
     """
 
     def __init__(self, task: Task, state: TrainingState, config: TrainConfig, *, waits: bool | None = None) -> None:
@@ -42,7 +42,8 @@ class Updates:
         self.waits = state.device.type != "cuda" if waits is None else waits
         self._first_bad = torch.full((), -1, device=state.device)
         """The first step whose numbers are not finite; -1 while there is none."""
-        self._bad = torch.zeros((), device=state.device)
+        if not self.waits:
+            state.before_save = self.look
 
     def take(self, parts: Sequence[Batch], forward: Forward, rate: float) -> dict[str, Tensor]:
         """One gradient step at the learning rate ``rate``.
@@ -86,8 +87,7 @@ class Updates:
         finite = torch.isfinite(measured["loss"]) & torch.isfinite(measured["grad_norm"])
         first = torch.logical_not(finite) & (self._first_bad < 0)
         self._first_bad = torch.where(first, self.state.n_steps, self._first_bad)
-        self._bad = (self._first_bad >= 0).float()
-        self.state.optimizer.found_inf = self._bad  # type: ignore[attr-defined]  # fused Adam then changes nothing
+        self.state.optimizer.found_inf = (self._first_bad >= 0).float()  # type: ignore[attr-defined]  # fused Adam then changes nothing
         self.state.optimizer.step()
 
     def due(self) -> bool:

@@ -88,7 +88,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_whole_model(family):
     assert same(found, wanted)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@EACH_FAMILY
 def test_they_are_with_padding_too(family):
     model = make(family, "listops", min_tokens=8, max_tokens=24)
     batch = draw(model)
@@ -100,6 +100,35 @@ def test_they_are_with_padding_too(family):
         lean = logits_of()
         assert torch.allclose(lean, whole, atol=1e-5)
         assert same(gradients(model, lean, batch), wanted)
+
+
+def test_a_hook_around_the_blocks_sees_every_token_in_training():
+    model = make("bert")
+    seen: list[int] = []
+    around = model.backbone.network.get_submodule("encoder")
+    with around.register_forward_hook(lambda module, given, found: seen.append(found.last_hidden_state.shape[1])):
+        step_of(model)()
+    last = model.backbone.blocks[-1]
+    with last.register_full_backward_hook(lambda module, given, found: seen.append(found[0].shape[1])):
+        step_of(model)()
+    assert seen == [N_TOKENS, N_TOKENS]
+
+
+def test_a_model_with_a_forward_or_a_hook_of_its_own_is_called_whole():
+    class Counted(FrozenPretrainedTransformer):
+        n_calls = 0
+
+        def forward(self, *given: Any, **options: Any) -> Tensor:
+            self.n_calls += 1
+            return super().forward(*given, **options)
+
+    own = Counted(fpt.load_backbone("bert-tiny-random", init="random"), load_task("bit_xor", n_bits=N_BITS))
+    step_of(own)()
+    assert own.n_calls == 1
+    model, seen = make("bert"), []
+    with model.register_forward_hook(lambda module, given, found: seen.append(found.shape[1])):
+        step_of(model)()
+    assert seen == [N_READOUT]
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
@@ -181,6 +210,15 @@ def test_a_step_reads_nothing_back_to_the_host():
     with Seen() as seen:
         float(measured["loss"])
     assert seen.n_reads == 1  # the count is able to count
+
+
+def test_a_padded_batch_is_read_once_more_by_the_making_of_the_mask():
+    """Transformers asks whether anything is padded at all. Lengths are read where the batch was made: on the host."""
+    step = step_of(make("bert", "listops", min_tokens=8, max_tokens=24))
+    step()
+    with Seen() as seen:
+        step()
+    assert seen.n_reads == 1 + 1  # host and device are one here
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -308,6 +346,19 @@ def test_the_first_step_that_is_not_finite_and_all_after_it_change_nothing(bad_s
         updates.look()
 
 
+def test_nothing_is_saved_of_a_training_that_went_wrong_unseen():
+    model = make("bert")
+    state = TrainingState(model, STILL)
+    passes, updates = TrainingPass(model, STILL), Updates(model.task, state, STILL, waits=False)
+    updates.take([draw(model)], passes.of, 1e-3)
+    state.n_steps = 1
+    assert state.tensors()
+    batch = draw(model)
+    updates.take([Batch(batch.inputs * torch.nan, batch.targets)], passes.of, 1e-3)
+    with pytest.raises(TrainingError, match="is nan at step 1"):
+        state.tensors()
+
+
 def test_training_looks_before_it_saves_checks_or_ends():
     model = make("bert")
     config = replace(STILL, n_steps=7, checkpoint_every=3, validate_every=5)
@@ -334,25 +385,42 @@ def test_frozen_matrices_alone_are_held_in_low_precision_too():
     assert passes.size_bytes == 2 * sum(tensor.numel() for tensor in passes.low.values())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_bfloat16_computes_nearly_the_same(family):
-    model = make(family)
+@EACH_FAMILY
+@pytest.mark.parametrize("trained", [PAPER_GROUPS, ("all",)], ids=["frozen", "whole"])
+def test_bfloat16_computes_nearly_the_same_and_its_gradients(family, trained):
+    model = joined(family, load_task("bit_xor", n_bits=N_BITS), trained)
     batch = draw(model)
-    with TrainingPass(model, STILL).of(batch) as logits_of:
-        exact = logits_of().detach()
-    with TrainingPass(model, replace(STILL, precision="bfloat16")).of(batch) as logits_of:
-        low = logits_of().detach()
+    found = []
+    for precision in ("float32", "bfloat16"):
+        with TrainingPass(model, replace(STILL, precision=precision)).of(batch) as logits_of:
+            logits = logits_of()
+            found.append((logits.detach(), gradients(model, logits, batch)))
+    (exact, of_exact), (low, of_low) = found
     assert low.dtype == torch.float32
     assert not torch.equal(low, exact)
     assert torch.allclose(low, exact, atol=0.05 * float(exact.abs().max()))
+    assert same(of_low, of_exact, 0.1)
 
 
-def test_a_run_in_bfloat16_is_recorded_resumed_and_measured_in_float32(tmp_path):
+def test_frozen_matrices_that_somebody_wrote_to_are_copied_again():
+    model = make("bert")
+    passes = TrainingPass(model, replace(STILL, precision="bfloat16"))
+    name = next(iter(passes.low))
+    with torch.no_grad():
+        model.backbone.get_parameter(name).mul_(3)
+    with passes.of(draw(model)):
+        assert torch.equal(passes.low[name], model.backbone.get_parameter(name).bfloat16())
+
+
+def test_a_run_in_bfloat16_is_recorded_repeatable_and_measured_in_float32(tmp_path):
     train = replace(STILL, n_steps=6, checkpoint_every=3, precision="bfloat16", dropout=0.1)
     config = RunConfig(task=TaskConfig(name="bit_xor", options={"n_bits": 3}), train=train)
     config = replace(config, backbone=replace(config.backbone, name="bert-tiny-random", init="random"))
     record = fpt.run(config, tmp_path / "run", progress=False)
     assert record.config["train"]["precision"] == "bfloat16"
+    half = replace(config, train=replace(train, n_steps=3))
+    first = fpt.run(half, tmp_path / "half", progress=False)
+    assert [step.loss for step in first.steps] == [step.loss for step in record.steps][:3]
     model = fpt.load_model(record)
     assert fpt.evaluate(model, split="test", n_examples=1024, seed=0).loss == record.evaluation.loss
     assert model.verify(record.ledger) == []
@@ -392,6 +460,14 @@ def test_runs_from_before_these_options_keep_their_ids(path):
 
 
 # Attention
+
+
+def test_second_derivatives_of_plain_attention_are_refused_rather_than_wrong():
+    query = torch.randn(1, 1, 3, 4, requires_grad=True)
+    found = plain_attention(query, query, query, None, scaling=0.5, rate=0.0)
+    [first] = torch.autograd.grad(found.square().sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
