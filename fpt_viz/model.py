@@ -22,7 +22,7 @@ from fpt_viz.dropout import Dropout
 from fpt_viz.errors import CaptureError, ConfigError, RecordError, SourceError, TrapWarning
 from fpt_viz.records import AttentionMaps, Ledger, RunRecord, store
 from fpt_viz.records.parts import Part
-from fpt_viz.records.run import ADAPTER
+from fpt_viz.records.run import ADAPTER, LEDGER, RESULT, commit_in
 from fpt_viz.tasks import Batch, Task, load_task
 
 INPUT_DROPOUT = 0.1
@@ -326,10 +326,10 @@ def _match_scale(linear: nn.Linear, task: Task, rms: float) -> None:
 
 
 def build_model(config: RunConfig, *, device: str | torch.device = "cpu") -> FrozenPretrainedTransformer:
-    """The model that ``config`` describes, as it is before the first step."""
-    seed = config.train.seed
+    """The model that ``config`` describes, as it is before the first step; no backbone's file runs."""
+    seed, of = config.train.seed, config.backbone
     task = load_task(config.task.name, **config.task.options)
-    backbone = load_backbone(config.backbone.name, config.backbone.init, config.backbone.n_layers, seed=seed)
+    backbone = load_backbone(of.name, of.init, of.n_layers, seed=seed, own_file=False)  # a record may have named it
     model = FrozenPretrainedTransformer(backbone, task, config.trained, input_init=config.input_init, seed=seed)
     return model.to(device)
 
@@ -353,7 +353,10 @@ def load_model(
     config = RunConfig.from_dict(record.config)
     if config.task.name.endswith(".py"):
         config = replace(config, task=replace(config.task, name=_trusted(task_file, record)))
-    commits = {"backbone": record.ledger.backbone.get("revision", ""), "data": record.data.get("revision", "")}
+    commits = {
+        "backbone": commit_in(record.ledger.backbone, record.path / LEDGER),
+        "data": commit_in(record.data, record.path / RESULT),
+    }
     config = config.at_commits(**commits)  # of the Hub's main branches there may be others by now
     model = build_model(config.found_from(record.path))
     check_start(model.backbone.provenance, record.ledger, record.path)

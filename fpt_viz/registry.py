@@ -27,6 +27,8 @@ SINGULAR = {
     "figures": "figure",
     "experiments": "experiment",
 }
+_RAN: dict[Path, str] = {}
+"""The SHA-256 of each file that was loaded."""
 
 
 def names(folder: str) -> list[str]:
@@ -57,19 +59,34 @@ def file_sha256(name: str) -> str | None:
     return hashlib.sha256(Path(name).read_bytes()).hexdigest() if name.endswith(".py") else None
 
 
+def ran_sha256(name: str) -> str | None:
+    """The SHA-256 of what the file at ``name`` held when it was last loaded here, which it need not hold any more.
+
+    None for an entry of the package.
+    """
+    return _RAN[Path(name).resolve()] if name.endswith(".py") else None
+
+
 def _module_at(path: Path) -> Any:
-    """The module in the file at ``path``, loaded once for each content of the file."""
+    """The module in the file at ``path``, loaded once for each content of the file.
+
+    What runs is the text that was read here, never a ``__pycache__``: Python tells its age by whole seconds, so it may
+    hold an older text, or one of another's.
+    """
     if not path.is_file():
         raise ConfigError(f"no file {path}: a name that ends in .py is the path of a file with one public name")
-    key = f"fpt_viz_user_{hashlib.sha256(str(path.resolve()).encode() + path.read_bytes()).hexdigest()[:16]}"
+    text = path.read_bytes()
+    _RAN[path.resolve()] = hashlib.sha256(text).hexdigest()
+    key = f"fpt_viz_user_{hashlib.sha256(str(path.resolve()).encode() + text).hexdigest()[:16]}"
     if key in sys.modules:
         return sys.modules[key]
     spec = importlib.util.spec_from_file_location(key, path)
-    assert spec is not None and spec.loader is not None  # a .py suffix always has a loader
+    assert spec is not None  # a .py suffix always has a loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[key] = module
     try:
-        spec.loader.exec_module(module)
+        code = compile(text, str(path), "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102 (the user named the file, and this is what it holds)
     except Exception as error:
         del sys.modules[key]
         raise ConfigError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error

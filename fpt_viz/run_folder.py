@@ -37,6 +37,7 @@ from fpt_viz.records.run import (
     RESULT,
     SEALED,
     STEPS,
+    commit_in,
     init_name,
     read_steps,
     seal,
@@ -131,8 +132,9 @@ class RunFolder:
         if not self.goes_on:
             return self.config
         ledger, here = (store.read_json(self.path / name) for name in (LEDGER, ENVIRONMENT))
-        commits = {"backbone": ledger["backbone"].get("revision", ""), "data": here.get("data", {}).get("revision", "")}
-        return self.config.at_commits(**commits).found_from(self.path)
+        backbone = commit_in(ledger["backbone"], self.path / LEDGER)
+        data = commit_in(here.get("data", {}), self.path / ENVIRONMENT)
+        return self.config.at_commits(backbone=backbone, data=data).found_from(self.path)
 
     def begin(self, model: FrozenPretrainedTransformer, state: TrainingState) -> None:
         """Write what is known before the first step, or take up the last checkpoint.
@@ -140,7 +142,7 @@ class RunFolder:
         A run that is overwritten is removed here: not before all that the new one needs was found.
         """
         data: dict[str, Any] = getattr(model.task, "source", dict)()
-        sources = {"task_sha256": registry.file_sha256(self.config.task.name), "data": data}
+        sources = {"task_sha256": registry.ran_sha256(self.config.task.name), "data": data}
         _remove_parts(self.path)
         if self.replaces:
             _remove_run(self.path)

@@ -12,7 +12,7 @@ from fpt_viz.backbones.base import Backbone, Provenance
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
 from fpt_viz.freeze import NEW_POSITIONS, group_of, verify
 from fpt_viz.records import Ledger, RunRecord, load_run, store
-from fpt_viz.records.run import ADAPTER, INITS, found_init, init_name
+from fpt_viz.records.run import ADAPTER, INITS, LEDGER, commit_in, found_init, init_name
 
 STATISTICS_NOTE = (
     "weights drawn anew with the mean and standard deviation of each pretrained tensor; the layer norms are the "
@@ -63,9 +63,9 @@ def taken_from_run(name: str, run: Path, n_layers: int | None, *, load: Load) ->
     depth = record.ledger.backbone["config"]["n_layers"]
     if n_layers not in (None, depth):
         raise ConfigError(f"init={run} is a run of {depth} layers of {name}, wanted {n_layers}: leave out n_layers")
-    revision, seed = record.ledger.backbone.get("revision"), record.config["train"]["seed"]
+    revision, seed = commit_in(record.ledger.backbone, record.path / LEDGER), record.config["train"]["seed"]
     base = f"{name.partition('@')[0]}@{revision}" if revision else there["name"]
-    backbone = load(base, found_init(there["init"], run), there.get("n_layers"), seed=seed)
+    backbone = load(base, found_init(there["init"], run), there.get("n_layers"), seed=seed, own_file=False)
     check_start(backbone.provenance, record.ledger, run)
     _take_weights(backbone, record, seed)
     backbone.provenance = replace(

@@ -44,6 +44,7 @@ def load_backbone(
     *,
     seed: int = 0,
     vocabulary: bool = False,
+    own_file: bool = True,
 ) -> Backbone:
     """A backbone by preset (``"minilm"``, ``"gpt2"`` ...), as ``family:folder``, as ``family:id``, or from a file.
 
@@ -63,17 +64,19 @@ def load_backbone(
         seed: Of random weights.
         vocabulary: Keep the token embeddings, which no task reads, as ``backbone.vocabulary``; for asking what the
             network does with words.
+        own_file: Whether ``name`` may be the path of a file. False for a name that a record told, which may be of
+            others' making: no file then runs.
 
     Raises:
         UnknownNameError: No such preset or family.
         SourceError: Weights that are missing or are not what they should be; never a silent random network.
         ConfigError: ``n_layers`` is out of range, or the folder holds another architecture; or its
             vocabulary is asked for and it has none; or the run is of another backbone; or a file declares no whole
-            family.
+            family, or may not be named.
         RecordError: The run is not finished, or was altered.
     """
     kept = {"vocabulary": True} if vocabulary else {}
-    found = _resolve(name)
+    found = _resolve(name, own_file=own_file)
     if init not in INITS:
         return taken_from_run(name, Path(init), n_layers, load=partial(load_backbone, vocabulary=vocabulary))
     family, preset = found.family, found.preset
@@ -151,9 +154,14 @@ class _Named:
     """Empty for the Hub's main branch."""
 
 
-def _resolve(name: str) -> _Named:
-    """What ``name`` means; touches no network."""
+def _resolve(name: str, *, own_file: bool = True) -> _Named:
+    """What ``name`` means; touches no network. Without ``own_file`` it is no file that would run."""
     own = split_path(name)
+    if own is not None and not own_file:
+        raise ConfigError(
+            f"the backbone {name} is the file {own[0]}, whose code would run: no model is built so from a config or a "
+            "record; load it with fpt_viz.load_backbone, if you trust the file"
+        )
     if own is not None:
         return _in_file(*own)
     before, colon, place = name.partition(":")

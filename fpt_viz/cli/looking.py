@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from argparse import Namespace
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 import os
 from pathlib import Path
 import shlex
+import subprocess
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from fpt_viz import registry
 from fpt_viz.cli.answer import Answer, Table
 from fpt_viz.cli.words import noted, percent, span, word
-from fpt_viz.errors import ConfigError
+from fpt_viz.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from fpt_viz.records import RunRecord
@@ -27,10 +28,10 @@ FOLDERS = {"analyses": "analysis"} | {name: name for name in ("tasks", "measures
 
 
 def compare(arguments: Namespace) -> Answer:
-    """Several runs, or folders of runs, one row a system; what is not finished is told."""
+    """Several runs, or folders of runs, one row a system; what is not finished, or cannot be read, is told."""
     from fpt_viz.tables import compared
 
-    records, unfinished = _records(arguments.runs)
+    records, unfinished, refused = _records(arguments.runs)
     rows = compared(records)
     columns = ("system", "task", "seeds", "test accuracy", "95 % interval", "chance", "solved", "steps", "paper")
     cells = [
@@ -48,8 +49,15 @@ def compare(arguments: Namespace) -> Answer:
     ]
     notes = dict.fromkeys(line for row in rows for line in noted(row.note, row.task))
     told = [f"not finished, and not in the table: {path}{why and f' ({why})'}" for path, why in unfinished.items()]
+    told += _not_read(refused)
     data = {"rows": [asdict(row) for row in rows], "unfinished": [str(path) for path in unfinished]}
+    data["not_read"] = [{"run": str(path), "why": why} for path, why in refused.items()]
     return Answer(data, [Table(columns, cells), *notes, *told])
+
+
+def _not_read(refused: Mapping[Path, str]) -> list[str]:
+    """What is said of runs below a folder that :func:`_records` could not read."""
+    return [f"not read: {path}: {why}" for path, why in refused.items()]
 
 
 def _solved(steps: Sequence[int | None]) -> tuple[str, str]:
@@ -61,40 +69,48 @@ def _solved(steps: Sequence[int | None]) -> tuple[str, str]:
     return f"{len(solved)} of {len(steps)}", str(solved[middle]) if middle < len(solved) else "-"
 
 
-def _records(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str]]:
-    """The finished runs at ``paths`` or in folders below them, and why others there are not finished.
+def _records(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str], dict[Path, str]]:
+    """The finished runs at ``paths`` or in folders below them; why others there are not finished, or not read.
 
     Raises:
-        RecordError: One of ``paths`` is no run, and holds none; or a run is damaged.
+        RecordError: One of ``paths`` is no run and holds none, is damaged, or holds none that can be read.
     """
     from fpt_viz.records import load_run, store
     from fpt_viz.records.run import CONFIG, RESULT
 
-    records, unfinished = [], {}
+    records: list[RunRecord] = []
+    unfinished: dict[Path, str] = {}
+    refused: dict[Path, str] = {}
     for path in paths:
         below = [] if (path / CONFIG).exists() else sorted(file.parent for file in path.rglob(CONFIG))
         for folder in below or [path]:
             failure = folder / "failure.json"
             if below and not (folder / RESULT).exists():
                 unfinished[folder] = str(store.read_json(failure)["message"]) if failure.exists() else ""
-            else:
+                continue
+            try:
                 records.append(load_run(folder))
-    return records, unfinished
+            except RecordError as error:
+                if not below:
+                    raise
+                refused[folder] = str(error)
+    if refused and not records:
+        raise RecordError(f"no run could be read: {next(iter(refused.values()))}")
+    return records, unfinished, refused
 
 
 def log(arguments: Namespace) -> Answer:
     """The steps of runs, handed to a tracker."""
     from fpt_viz.tracking import hand_over, tracker
 
-    records, _ = _records(arguments.runs)
+    records, _, refused = _records(arguments.runs)
     for record in records:
         name = record.path.name
         hand_over(record, tracker(arguments.to, name, record.config, folder=arguments.out, project=arguments.project))
     where = arguments.out if arguments.to == "tensorboard" else arguments.project
-    return Answer(
-        {"tracker": arguments.to, "runs": [record.path for record in records], "to": where},
-        [f"{len(records)} run{'s' if len(records) > 1 else ''} handed to {arguments.to}, in {where}"],
-    )
+    line = f"{len(records)} run{'s' if len(records) > 1 else ''} handed to {arguments.to}, in {where}"
+    data = {"tracker": arguments.to, "runs": [record.path for record in records], "to": where}
+    return Answer(data, [line, *_not_read(refused)])
 
 
 def list_names(arguments: Namespace) -> Answer:
@@ -183,10 +199,12 @@ def _lab_place(folder: Path | None) -> Path:
 
 def _told_of_copies(copied: Copied) -> list[str]:
     """What was copied and what was not, in lines for people."""
+    from fpt_viz.shipped import NOTEBOOKS, RESULTS
+
     if not copied.new and not copied.kept:
         return [f"notebooks and records in {copied.folder} are those of this version"]
-    of_records = sum(name.startswith("data/") for name in copied.new)
-    lines = [f"{len(copied.new) - of_records} notebooks and {of_records} records copied to {copied.folder}"]
+    n_notebooks, n_records = (sum(name.startswith(f"{at}/") for name in copied.new) for at in (NOTEBOOKS, RESULTS))
+    lines = [f"{n_notebooks} notebooks and {n_records} records copied to {copied.folder}"]
     if copied.kept:
         lines.append(f"kept as they are, though not what this version ships: {', '.join(copied.kept)}")
         lines.append("to have the shipped ones, rename or remove yours and call again, or name another folder")
@@ -197,10 +215,27 @@ def _become_jupyterlab(root: Path, opens: str) -> NoReturn:
     """Replace this process by a JupyterLab over ``root`` that opens at ``opens``."""
     command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={root.resolve()}"]
     command += [f"--LabApp.default_url=/{opens}"]
-    if hasattr(os, "geteuid"):  # POSIX: kernels are then reached through sockets that only the user may open
-        command += ["--KernelManager.transport=ipc", *(["--allow-root"] if os.geteuid() == 0 else [])]
+    if hasattr(os, "geteuid"):  # POSIX
+        command += [f"--KernelManager.transport={_transport()}", *(["--allow-root"] if os.geteuid() == 0 else [])]
     environment = dict(os.environ)
     if not environment.get("JUPYTER_TOKEN"):
         environment.pop("JUPYTER_TOKEN", None)  # an empty one would open the server to every local process
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606 (our own interpreter, no shell)
+
+
+LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
+"""Bytes that the path of a Unix socket may have."""
+NAME_OF_SOCKET = "/kernel-01234567-89ab-cdef-0123-456789abcdef-ipc-5"
+"""What jupyter_client adds to the folder of the running kernels."""
+
+
+def _transport() -> str:
+    """How JupyterLab reaches its kernels: through sockets that only the user may open, where their paths fit.
+
+    Elsewhere, as with a long home folder, by TCP on loopback: messages are signed, so nobody else has code run, but
+    other users of the machine could read what a kernel prints.
+    """
+    asked = [sys.executable, "-m", "jupyter", "--runtime-dir"]
+    folder = subprocess.run(asked, capture_output=True, check=False).stdout.strip()  # noqa: S603 (our own interpreter)
+    return "ipc" if folder and len(folder) + len(NAME_OF_SOCKET) <= LONGEST_SOCKET else "tcp"

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 import json
 from pathlib import Path
+import re
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 from fpt_viz.errors import RecordError
@@ -28,6 +30,10 @@ LEDGER, ENVIRONMENT = "ledger.json", "environment.json"
 CHECKPOINT, LOCK = "checkpoint.safetensors", "writer.lock"
 INITS = ("pretrained", "random", "statistics")
 """What a backbone's weights can be at the start of a run; any other text is the folder of a run that left them."""
+NEEDED = (("task", "name", str), ("backbone", "name", str), ("backbone", "init", str), ("train", "seed", int))
+"""What every ``config.toml`` says."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""The one kind of revision that a record tells."""
 SEALED = (CONFIG, STEPS, ADAPTER, ADAPTER_INITIAL, LEDGER, ENVIRONMENT)
 """The files whose checksums ``result.json`` holds."""
 
@@ -341,14 +347,13 @@ def load_run(path: str | Path) -> RunRecord:
         RecordError: The folder holds no run, an unfinished one, or one with a missing, truncated or altered file; the
             message names the file.
     """
-    import tomllib
-
     folder = Path(path)
+    before = store.stamp_of(*(folder / name for name in (*SEALED, RESULT)))
     if not (folder / CONFIG).exists():
         raise RecordError(f"{folder} holds no run: {CONFIG} is missing")
     if not (folder / RESULT).exists():
         raise RecordError(
-            f"the run in {folder} is not finished ({RESULT} is missing): go on with fpt-viz train {folder / CONFIG} "
+            f"the run in {folder} is not finished ({RESULT} is missing): go on with fpt-viz train "
             f"--out {folder} --resume"
         )
     result = store.unsealed(store.read_json(folder / RESULT), folder / RESULT)
@@ -361,13 +366,13 @@ def load_run(path: str | Path) -> RunRecord:
                 f"{folder / name} was truncated or altered after the run: SHA-256 {found[:12]}..., "
                 f"sealed as {checksum[:12]}...; restore it, or train again with --overwrite"
             )
-    config = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _read_config(folder / CONFIG)
     backbone = config["backbone"]["name"]
     if any(part.endswith(".py") for part in backbone.split(":")):
         raise RecordError(
             f"{folder} names the file {backbone} as its backbone, whose code would run: no run is read so"
         )
-    return RunRecord(
+    record = RunRecord(
         path=folder,
         config=config,
         steps=read_steps(folder / STEPS),
@@ -375,3 +380,31 @@ def load_run(path: str | Path) -> RunRecord:
         environment=store.read_json(folder / ENVIRONMENT),
         result=result,
     )
+    return store.note(record, folder, before)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The ``config.toml`` of a run, with what everything that reads a run asks of it."""
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise RecordError(f"{path} is no TOML: {error}") from error
+    for section, option, kind in NEEDED:
+        table = config.get(section)
+        if not isinstance(table, dict) or not isinstance(table.get(option), kind):
+            raise RecordError(
+                f"{path} is no whole config of a run: {section}.{option} is missing or no {kind.__name__}"
+            )
+    return config
+
+
+def commit_in(told: Mapping[str, Any], path: Path) -> str:
+    """The commit of the Hub that ``told`` of weights or data in ``path`` names; empty where they are not the Hub's.
+
+    Raises:
+        RecordError: ``revision`` is anything else, such as the end of a file's name: a record names nothing to load.
+    """
+    revision = told.get("revision") or ""
+    if revision and not (isinstance(revision, str) and COMMIT.fullmatch(revision)):
+        raise RecordError(f"{path} tells the revision {revision!r}, wanted a commit of the Hub: 40 digits from 0 to f")
+    return str(revision)
