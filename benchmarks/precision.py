@@ -30,8 +30,7 @@ N_LAYERS = 2
 def measure() -> Iterator[Measured]:
     """Mean accuracies, their difference with its interval, and rank correlations of head scores."""
     for task, (options, n_steps) in TASKS.items():
-        found = [(_trained(task, options, n_steps, seed, p) for p in ("float32", "bfloat16")) for seed in SEEDS]
-        pairs = [tuple(pair) for pair in found]
+        pairs = [tuple(_trained(task, options, n_steps, seed, p) for p in ("float32", "bfloat16")) for seed in SEEDS]
         exact, low = ([run[0] for run in of_one] for of_one in zip(*pairs, strict=True))
         differences = [b - a for a, b in zip(exact, low, strict=True)]
         half = stats.sem(differences) * stats.t.ppf(0.975, len(differences) - 1)

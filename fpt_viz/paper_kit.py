@@ -15,7 +15,8 @@ from fpt_viz import registry
 from fpt_viz.errors import ConfigError, FptVizError
 from fpt_viz.export import Figure, Recipe, provenance
 from fpt_viz.export.pages import captions, latex_page, said_of
-from fpt_viz.export.recipe import as_setting, relative
+from fpt_viz.export.recipe import relative
+from fpt_viz.export.settings import as_setting
 from fpt_viz.records import RunRecord, load_run, store
 from fpt_viz.tables import compared, comparison_table
 

@@ -1,4 +1,4 @@
-"""The guided notebooks and the records that they open: where they lie, and how a reader gets copies of them.
+"""Guided notebooks, the records that they open, the pages about these: where they lie, and how a reader gets copies.
 
 A wheel carries them in ``fpt_viz/_shipped``, laid out as in a checkout, so that ``../data/results`` is the same path
 from every notebook.
@@ -18,13 +18,15 @@ from fpt_viz.errors import ConfigError, SourceError
 
 PACKAGE = Path(__file__).parent
 NOTEBOOKS, RESULTS = "notebooks", "data/results"
+PAGES = ("data/README.md", "data/RESULTS.md")
+"""What is written about the data sets and the records, and named in notebooks."""
 FIRST = f"{NOTEBOOKS}/01_train_and_look.ipynb"
 """The notebook to begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """What a folder holds of ours after copying; each name is a notebook's or a record's, below the folder."""
+    """What a folder holds of ours after copying; each name is of a notebook, page or record, below the folder."""
 
     folder: Path
     new: list[str] = field(default_factory=list)
@@ -42,7 +44,7 @@ def checkout() -> Path | None:
 
 
 def source() -> Path:
-    """The folder that holds ``notebooks`` and ``data/results``.
+    """The folder that holds ``notebooks`` and ``data``.
 
     Raises:
         SourceError: This installation has none.
@@ -55,11 +57,11 @@ def source() -> Path:
 
 
 def copy_to(folder: Path) -> Copied:
-    """Copy notebooks and records into ``folder``, and write over nothing that is there.
+    """Copy notebooks, pages and records into ``folder``, and write over nothing that is there.
 
-    A notebook is copied as one file, a record (a run, a table) as one folder; each appears whole or not at all, so a
-    copy that was cut off is mended by copying again. What is there under the same name stays, whether the reader
-    changed it or an older version brought it; to have ours, rename or remove that and copy again.
+    A notebook or a page is copied as one file, a record (a run, a table) as one folder; each appears whole or not at
+    all, so a copy that was cut off is mended by copying again. What is there under the same name stays, whether the
+    reader changed it or an older version brought it; to have ours, rename or remove that and copy again.
 
     Args:
         folder: Made where it is not there.
@@ -90,8 +92,9 @@ def copy_to(folder: Path) -> Copied:
 
 
 def _units(ours: Path) -> Iterator[str]:
-    """What is copied as one: each notebook, and each folder of records that holds files of its own."""
+    """What is copied as one: each notebook, each page, and each folder of records that holds files of its own."""
     yield from (f"{NOTEBOOKS}/{path.name}" for path in sorted((ours / NOTEBOOKS).glob("*.ipynb")))
+    yield from (name for name in PAGES if (ours / name).is_file())
     waiting = [ours / RESULTS]
     while waiting:
         for path in sorted(path for path in waiting.pop(0).iterdir() if path.is_dir()):

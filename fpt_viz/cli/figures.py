@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 import contextlib
+import io
 import os
 from pathlib import Path
 import shlex
@@ -127,11 +128,14 @@ def _checked(path: Path, parse: Callable[..., Any]) -> Answer:
 
 def _inputs_that_differ(told: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Which runs are others than those that were drawn."""
-    found = []
-    for was, is_now in zip(told.get("inputs", []), now.get("inputs", []), strict=False):
+    before, after = ({each["path"]: each for each in facts.get("inputs", [])} for facts in (told, now))
+    found = [f"{path}: the file does not say that it was drawn of it" for path in after if path not in before]
+    found += [f"{path}: its command does not draw it" for path in before if path not in after]
+    for path in (path for path in before if path in after):
+        was, is_now = before[path], after[path]
         for name in ("run", "config_sha256", "step", "seed", "data_revision", "sha256"):
             if was.get(name) != is_now.get(name):
-                found.append(f"{was['path']}: {name} was {was.get(name)}, is {is_now.get(name)}")
+                found.append(f"{path}: {name} was {was.get(name)}, is {is_now.get(name)}")
     return found
 
 
@@ -160,13 +164,23 @@ def _asked(path: Path, told: dict[str, Any], parse: Callable[..., Any]) -> Names
         raise RecordError(
             f"{path} was saved from Python{call}, and no command makes it: {told.get('no_command', 'it names none')}"
         )
-    program, *words = shlex.split(command)
-    if program != "fpt-viz" or words[:1] != ["figure"]:
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise RecordError(f"{path} names a command that cannot be read ({error}): {command}") from error
+    if words[:2] != ["fpt-viz", "figure"]:
         raise RecordError(f"{path} names another command than fpt-viz figure: {command}")
-    asked: Namespace = parse(words)[1]
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # of --help
+            asked: Namespace = parse(words[1:])[1]
+    except SystemExit:
+        raise RecordError(f"{path} names a command that draws no figure: {command}") from None
+    except (FptVizError, ValueError) as error:
+        raise RecordError(f"{path} names a command that cannot be read ({error}): {command}") from error
     if str(asked.name).endswith(".py"):
         raise RecordError(f"{path} was drawn by code of your own, {asked.name}, which is not run unasked: {command}")
-    if asked.check is not None or asked.again is not None or asked.out is None:
+    drawn = asked.name is not None and asked.runs and asked.out is not None
+    if asked.check is not None or asked.again is not None or not drawn:
         raise RecordError(f"{path} names a command that draws no figure: {command}")
     if asked.out.name != str(asked.out):
         raise RecordError(f"{path} names a command that writes elsewhere: {command}")

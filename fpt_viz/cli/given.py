@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 import inspect
 from pathlib import Path
 import shlex
-import tomllib
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
+from fpt_viz.export.settings import fits, read_setting
 from fpt_viz.records import (
     AblationEffects,
     AttentionMaps,
@@ -70,17 +70,8 @@ def parsed(settings: Sequence[str]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set takes NAME=VALUE, got {setting!r}; what is no setting must stand before --set")
-        found[name.strip()] = _value(text.strip())
+        found[name.strip()] = read_setting(text.strip())
     return found
-
-
-def _value(text: str) -> Any:
-    try:
-        read = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    plain = list(read) == ["value"] and isinstance(read["value"], bool | int | float | str | list)
-    return read["value"] if plain else text
 
 
 class Asked(NamedTuple):
@@ -139,7 +130,7 @@ def for_figure(name: str, figure: Callable[..., Any], inputs: Sequence[Path], se
 
 def _read(path: Path) -> Any:
     """The run in the folder ``path``, or what the file ``path`` holds."""
-    if path.suffix == ".npy":
+    if path.suffix == ".npy" and not path.is_dir():
         return read_array(path)
     return load_record(path) if is_record(path) else load_run(path)
 
@@ -229,25 +220,10 @@ def checked_options(
     for option, value in settings.items():
         if option not in known:
             raise UnknownNameError(f"option of {of}", option, known)
-        if not _fits(value, hints[option]):
+        if not fits(value, hints[option]):
             wanted = hints[option].__name__ if isinstance(hints[option], type) else str(hints[option])
             raise ConfigError(f"{option} of {of} must be {wanted.replace('typing.', '')}, got {value!r}")
     return dict(settings)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return any(_fits(value, member) for member in get_args(hint))
-    if origin is Literal:
-        return value in get_args(hint)
-    if getattr(hint, "array_type", None) is not None:  # a shape of jaxtyping's
-        return hasattr(value, "ndim")
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
-    plain = origin or hint
-    is_text = isinstance(value, str)
-    return isinstance(value, plain) and (plain is str) == is_text
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -184,7 +184,8 @@ def _add_looking(command: Callable[..., _Parser]) -> None:
 
     figure = command("figure", figures.figure, "draw a figure from what is saved in runs; needs no model")
     figure.add_argument("name", nargs="?", metavar="NAME", help="see fpt-viz list figures")
-    figure.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of finished runs, or .npy arrays")
+    told = "folders of finished runs, or in their place files of single records or a .npy array"
+    figure.add_argument("runs", nargs="*", type=Path, metavar="RUN", help=told)
     figure.add_argument("-o", dest="out", type=Path, metavar="FILE", help="a pdf, svg, png, eps, pgf, csv or html file")
     figure.add_argument("--preset", default="paper", metavar="NAME", help="page and letters; paper unless given")
     figure.add_argument("--format", metavar="TYPE", help="the kind of file; its suffix says it unless given")

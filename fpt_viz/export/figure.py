@@ -13,7 +13,7 @@ from typing import Any
 from fpt_viz.errors import ConfigError, UnknownNameError
 from fpt_viz.export import numbers, provenance
 from fpt_viz.export.description import Description
-from fpt_viz.export.presets import Preset, preset as preset_named
+from fpt_viz.export.presets import PRESETS, Preset, preset as preset_named
 from fpt_viz.export.recipe import Recipe
 from fpt_viz.records import store
 
@@ -80,8 +80,9 @@ class Figure(Description):
         chosen = preset_named(preset).changed(**changes)  # type: ignore[arg-type]
         if not 10 <= dpi <= 2_400:
             raise ConfigError(f"dpi must lie between 10 and 2400, got {dpi}")
-        page = {"preset": preset, **changes, "dpi": dpi, "format": format}
-        options = None if isinstance(preset, Preset) else _words(page)
+        name = next((each for each, known in PRESETS.items() if known == preset), preset)
+        page = {"preset": name, **changes, "dpi": dpi, "format": format}
+        options = None if isinstance(name, Preset) else _words(page)
         told = provenance.about(self, path, recipe=recipe, options=options)
         files = self._files(path, suffix, chosen, dpi=dpi, about=told)
         for name, content in files.items():

@@ -75,6 +75,7 @@ def _made(figures: Sequence[Figure]) -> Made:
         call=f"compose([{', '.join(part.call or '...' for part in parts)}])",
         why_not="several figures in one are put together in Python; each of them alone has a command where it can",
         inputs=tuple(dict.fromkeys(own)),
+        stamp=tuple(each for part in parts for each in part.stamp),
     )
 
 

@@ -7,6 +7,7 @@ Paths are relative to the folder that the figure lies in, and so is the command:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 import hashlib
 import html
@@ -23,12 +24,15 @@ from fpt_viz.export import numbers
 from fpt_viz.export.description import Description
 from fpt_viz.export.recipe import UNKNOWN, Made, Recipe, made, relative
 from fpt_viz.records import RunRecord, load_run, store
+from fpt_viz.records.files import can_load
 from fpt_viz.records.run import RESULT
+from fpt_viz.records.telemetry import frames_of
 
 KIND = "figure"
 SCHEMA = 1
 MOST_BYTES = 200_000_000
 """Of a file whose metadata is read."""
+_TEXTS = ("command", "call", "no_command", "figure", "sha256", "numbers_sha256")
 
 
 def of_run(record: RunRecord) -> dict[str, Any]:
@@ -59,12 +63,17 @@ def about(
         options: Of its page, as the command line says them; None where it cannot.
     """
     known = made(figure) if recipe is None else UNKNOWN
+    others = store.changed(known.stamp)
+    if others and known.recipe is not None:
+        said = f"{relative(others[0], path.parent)} was changed after it was drawn: draw it again"
+        shown = (*known.recipe.inputs, *known.recipe.files.values())
+        known = replace(known, recipe=None, why_not=said, inputs=shown)
     recipe = recipe or known.recipe
     inputs = [*recipe.inputs, *recipe.files.values()] if recipe else list(known.inputs)
     own = recipe.records if recipe else ()
     told = {
         **_made_by(recipe, known, path, options),
-        "inputs": [_input(each, own, path.parent) for each in inputs] or None,
+        "inputs": [_input(each, own, path.parent, others) for each in inputs] or None,
         "source": figure.source,
         "numbers_sha256": numbers.sha256(figure),
         "versions": _versions(),
@@ -84,24 +93,39 @@ def _made_by(recipe: Recipe | None, known: Made, path: Path, options: Sequence[s
     }
 
 
-def _input(path: Path, records: Sequence[RunRecord], folder: Path) -> dict[str, Any]:
-    """A run by what it says of itself; a file by its checksum and by the run that it lies beside."""
+def _input(path: Path, records: Sequence[RunRecord], folder: Path, changed: Sequence[Path]) -> dict[str, Any]:
+    """A run by what it says of itself; a file by its checksum and by what the record in it says of itself.
+
+    Of what was ``changed`` since it was drawn, only where it lay.
+    """
+    told: dict[str, Any] = {"path": relative(path, folder)}
+    if any(path in (each, each.parent) for each in changed):
+        return told
     own = next((record for record in records if record.path == path), None)
     if own is not None:
-        return {"path": relative(path, folder)} | of_run(own)
-    whole = {"sha256": store.sha256(path)} if path.is_file() else {}
-    return {"path": relative(path, folder)} | whole | _beside(path)
-
-
-def _beside(path: Path) -> dict[str, Any]:
-    """What the run in the folder of ``path`` says of itself, where there is a whole one."""
-    folder = path if (path / RESULT).is_file() else path.parent
-    if not (folder / RESULT).is_file():
-        return {}
+        return told | of_run(own)
+    if path.is_file():
+        told["sha256"] = store.sha256(path)
     try:
-        return of_run(load_run(folder))
+        return told | (of_run(load_run(path)) if (path / RESULT).is_file() else _of_record(path))
     except RecordError:  # damaged: the figure does not need it
+        return told
+
+
+def _of_record(path: Path) -> dict[str, Any]:
+    """What the record in ``path`` says of its run; all that the run itself says where that lies beside it."""
+    if not can_load(path):
         return {}
+    captures = list(frames_of(path.parent).values()) if path.is_dir() else []
+    source = store.source_of(captures[-1] if captures else path)
+    if not (path.parent / RESULT).is_file():
+        return source
+    try:
+        beside = load_run(path.parent)
+    except RecordError:  # damaged: the figure does not need it
+        return source
+    same = all(source.get(name) == beside.source[name] for name in ("run", "step"))
+    return of_run(beside) if same else source
 
 
 @cache
@@ -144,16 +168,30 @@ def read(path: Path) -> dict[str, Any]:
         facts = store.read_json(beside)
         if not isinstance(facts, dict) or facts.get("kind") != KIND:
             raise RecordError(f"{beside} does not say how {path.name} was made: it is no file that fpt_viz wrote")
-        if facts.get("schema", 0) > SCHEMA:
+        schema = facts.get("schema", 0)
+        if isinstance(schema, int) and schema > SCHEMA:
             raise RecordError(f"{beside} has a newer schema than {SCHEMA}: use a newer fpt_viz")
-        return facts
+        return _checked(facts, beside)
     told = _embedded(path)
     if told is None:
         raise RecordError(
             f"{path} says nothing of how it was made, and {beside.name} is not beside it: save it again with "
             "fpt-viz figure"
         )
-    return told
+    return _checked(told, path)
+
+
+def _checked(facts: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``facts``, each of the type that is written; an error names ``path``, which they stand in."""
+    inputs = facts.get("inputs", [])
+    wrong = [name for name in _TEXTS if not isinstance(facts.get(name, ""), str)]
+    wrong += ["schema"] if not isinstance(facts.get("schema", 0), int) else []
+    wrong += ["numbers_sha256"] if "numbers_sha256" not in facts else []
+    if not isinstance(inputs, list) or not all(isinstance(e, dict) and isinstance(e.get("path"), str) for e in inputs):
+        wrong.append("inputs")
+    if wrong:
+        raise RecordError(f"{path} was altered: {', '.join(wrong)} is not what fpt_viz writes there; save it again")
+    return facts
 
 
 def _embedded(path: Path) -> dict[str, Any] | None:

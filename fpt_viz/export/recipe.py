@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-import json
-import math
+from dataclasses import dataclass, field, replace
 import os
 from pathlib import Path
 import shlex
-import tomllib
-from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from fpt_viz.export.description import Description
+from fpt_viz.export.settings import read_setting
 from fpt_viz.records import RunRecord
+from fpt_viz.records.store import Stamp
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a figure was made, in the words of the command line."""
+    """How a figure was made, in the words of the command line.
+
+    Paths are resolved when it is made, so that they name the same files from another working folder.
+    """
 
     figure: str
     """An entry of ``figures``."""
@@ -34,11 +33,17 @@ class Recipe:
     records: tuple[RunRecord, ...] = field(default=(), repr=False)
     """The runs that were read."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(path.resolve() for path in self.inputs))
+        object.__setattr__(self, "files", {name: path.resolve() for name, path in self.files.items()})
+        runs = tuple(replace(record, path=record.path.resolve()) for record in self.records)
+        object.__setattr__(self, "records", runs)
+
     def command(self, path: Path, options: Sequence[str] = ()) -> str:
         """What makes ``path`` again, run in its folder; ``options`` are those of the page."""
-        inputs = [relative(each, path.parent) for each in self.inputs]
-        files = [f"{name}={relative(each, path.parent)}" for name, each in self.files.items()]
-        words = ["fpt-viz", "figure", self.figure, *inputs, "-o", path.name, *options]
+        inputs = [_no_option(relative(each, path.parent)) for each in self.inputs]
+        files = [f"{name}={_no_value(relative(each, path.parent))}" for name, each in self.files.items()]
+        words = ["fpt-viz", "figure", self.figure, *inputs, "-o", _no_option(path.name), *options]
         settings = [*self.settings, *files]
         return shlex.join([*words, *(["--set", *settings] if settings else [])])
 
@@ -55,6 +60,8 @@ class Made:
     """Why it cannot."""
     inputs: tuple[Path, ...] = ()
     """The run folders and files that are known to take part, where there is no recipe."""
+    stamp: Stamp = ()
+    """How the files that hold what is shown were when it was read."""
 
 
 _MADE: WeakKeyDictionary[Description, Made] = WeakKeyDictionary()
@@ -79,35 +86,11 @@ def relative(path: Path, folder: Path) -> str:
         return path.resolve().as_posix()
 
 
-def as_setting(value: Any) -> str | None:
-    """``value`` as ``--set`` reads it; None where that cannot say it."""
-    text = _toml(_plain(value))
-    if text is None:
-        return None
-    try:
-        read = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return None
-    return text if repr(read) == repr(_plain(value)) else None
+def _no_option(name: str) -> str:
+    """``name`` so that no parser takes it for an option."""
+    return f"./{name}" if name.startswith("-") else name
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with numpy's scalars as Python's, and every sequence as a list."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return [_plain(each) for each in value] if isinstance(value, list | tuple | range) else value
-
-
-def _toml(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return repr(value) if math.isfinite(value) else {"nan": "nan", "inf": "inf", "-inf": "-inf"}[repr(value)]
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        parts = [_toml(each) for each in value]
-        return None if None in parts else f"[{', '.join(part for part in parts if part is not None)}]"
-    return None
+def _no_value(name: str) -> str:
+    """``name`` so that ``--set`` reads it as this text."""
+    return name if read_setting(name.strip()) == name else f"./{name}"

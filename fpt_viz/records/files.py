@@ -27,8 +27,17 @@ SUFFIXES = (".safetensors", ".json")
 
 def is_record(path: Path) -> bool:
     """Whether ``path`` names a saved record, or the folder of a run's captures, and not a run."""
-    captures = path.name == telemetry.FOLDER and path.is_dir() and not (path / CONFIG).exists()
-    return captures or path.suffix in SUFFIXES
+    if path.is_dir():  # whatever its name ends in
+        return path.name == telemetry.FOLDER and not (path / CONFIG).exists()
+    return path.suffix in SUFFIXES
+
+
+def can_load(path: Path) -> bool:
+    """Whether :func:`load_record` reads ``path``: by its name, and by the kind that it says it is."""
+    try:
+        return is_record(path) and (path.is_dir() or store.kind_of(path) in KINDS)
+    except RecordError:
+        return False
 
 
 def load_record(path: Path) -> Any:

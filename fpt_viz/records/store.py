@@ -12,7 +12,9 @@ import json
 import os
 from pathlib import Path
 import tempfile
-from typing import Any, TypeVar
+import threading
+from typing import Any, NamedTuple, TypeVar
+import weakref
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -22,6 +24,8 @@ from torch import Tensor
 from fpt_viz.errors import RecordError
 
 Noted = TypeVar("Noted")
+Stamp = tuple[tuple[Path, tuple[int, int, int] | None], ...]
+"""Of files: size, time of the last change and inode of each; None for one that is not there."""
 SCHEMA_VERSION = 1
 """Raised when a saved file's meaning changes; a reader refuses a newer one."""
 
@@ -41,7 +45,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         part.chmod(0o644)
+        found = _stat(part)  # the same once it is renamed
         part.replace(path)
+        _LAST.file = path.resolve(), found
     finally:
         part.unlink(missing_ok=True)
 
@@ -80,6 +86,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """The tensors and fields that :func:`write_tensors` wrote for a record of ``kind``."""
     if not path.is_file():
         raise RecordError(f"{path} is missing")
+    _LAST.file = path.resolve(), _stat(path)
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -99,36 +106,112 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def kind_of(path: Path) -> str:
     """What the record in the file ``path`` says it is; empty where it says nothing."""
+    return str(_said(path).get("kind", ""))
+
+
+def source_of(path: Path) -> dict[str, Any]:
+    """Where the record in the file ``path`` says that it comes from; reads no tensor, checks no checksum."""
+    said = _said(path)
+    try:
+        fields = json.loads(said["fields"]) if isinstance(said.get("fields"), str) else said
+    except ValueError as error:
+        raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
+    source = fields.get("source") if isinstance(fields, dict) else None
+    return source if isinstance(source, dict) else {}
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """All of a JSON file, the header of another."""
     if path.suffix == ".json":
         content = read_json(path)
-        return str(content.get("kind", "")) if isinstance(content, dict) else ""
+        return content if isinstance(content, dict) else {}
     if not path.is_file():
         raise RecordError(f"{path} is missing")
     try:
         with safe_open(path, "pt") as file:
-            return str((file.metadata() or {}).get("kind", ""))
+            return dict(file.metadata() or {})
     except (SafetensorError, ValueError, OSError) as error:
         raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
 
 
-def note(record: Noted, path: Path) -> Noted:
-    """Let ``record`` know that ``path`` holds it, for :func:`file_of`; what ``replace`` makes of it knows nothing."""
-    object.__setattr__(record, "_noted", (path.resolve(), _stamp(path)))  # no field: records are compared by those
+class _Note(NamedTuple):
+    """Which file or folder holds a record."""
+
+    of: weakref.ref[Any]
+    path: Path
+    stamp: Stamp
+    versions: tuple[int | None, ...]
+    """Of the record's tensors."""
+
+
+_NOTES: dict[int, _Note] = {}
+"""By the record's id, since records are compared by their fields and many cannot be hashed; copies know nothing."""
+_LAST = threading.local()
+"""The file that this thread read or wrote last, and how it was before reading."""
+
+
+def note(record: Noted, path: Path, stamp: Stamp | None = None) -> Noted:
+    """Let ``record`` know that ``path`` holds it, for :func:`file_of`; a copy of it knows nothing.
+
+    Args:
+        record: As it was just read or written.
+        path: Its file or folder.
+        stamp: How what holds it was before it was read; as :func:`read_tensors`, :func:`read_json` or a writer found
+            it where that was the last of this thread, else as it is now.
+    """
+    whole, key = path.resolve(), id(record)
+    last, found = getattr(_LAST, "file", (None, None))
+    stamp = stamp or (((whole, found),) if last == whole else stamp_of(whole))
+
+    def forget(of: weakref.ref[Any]) -> None:
+        if key in _NOTES and _NOTES[key].of is of:
+            del _NOTES[key]
+
+    _NOTES[key] = _Note(weakref.ref(record, forget), whole, stamp, _versions(record))
     return record
 
 
+def noted(record: object) -> tuple[Path, Stamp] | None:
+    """The file or folder that holds ``record`` and its stamp, if neither has changed since it was read or written.
+
+    A change of a tensor in place is seen where PyTorch makes it, not through an array of numpy that shares its memory.
+    """
+    found = _NOTES.get(id(record))
+    if found is None or found.of() is not record or found.versions != _versions(record) or changed(found.stamp):
+        return None
+    return found.path, found.stamp
+
+
 def file_of(record: object) -> Path | None:
-    """The file or folder that ``record`` was read from or written to, if nobody has changed that since."""
-    path, stamp = getattr(record, "_noted", (None, None))
-    return path if path is not None and _stamp(path) == stamp else None
+    """The file or folder that ``record`` was read from or written to, if nobody has changed either since."""
+    found = noted(record)
+    return None if found is None else found[0]
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp_of(*paths: Path) -> Stamp:
+    """How ``paths`` are now; of a folder, also what lies directly in it."""
+    whole = [path.resolve() for path in paths]
+    inside = [each for folder in whole if folder.is_dir() for each in sorted(folder.iterdir())]
+    return tuple((each, _stat(each)) for each in (*whole, *inside))
+
+
+def changed(stamp: Stamp) -> list[Path]:
+    """The files of ``stamp`` that are others now, or gone."""
+    return [path for path, was in stamp if was is None or _stat(path) != was]
+
+
+def _stat(path: Path) -> tuple[int, int, int] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _versions(record: object) -> tuple[int | None, ...]:
+    """How often each tensor of ``record`` was changed in place; None where PyTorch does not count."""
+    tensors = (value for value in vars(record).values() if isinstance(value, Tensor))
+    return tuple(None if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -171,6 +254,7 @@ def sha256(path: Path) -> str:
 
 
 def _read(path: Path) -> str:
+    _LAST.file = path.resolve(), _stat(path)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

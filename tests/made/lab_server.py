@@ -72,7 +72,7 @@ def running(folder: Path) -> Iterator[Lab]:
             env=environment, cwd=root, stdout=written, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent,
         )  # fmt: skip
     try:
-        yield Lab(_url_once_it_answers(server, folder, token, log), token, root)
+        yield Lab(url_once_it_answers(server, folder, token, log), token, root)
     finally:
         server.terminate()  # the server stops its kernels, too
         try:
@@ -82,7 +82,8 @@ def running(folder: Path) -> Iterator[Lab]:
             server.wait()
 
 
-def _url_once_it_answers(server: subprocess.Popen[bytes], folder: Path, token: str, log: Path) -> str:
+def url_once_it_answers(server: subprocess.Popen[bytes], folder: Path, token: str, log: Path) -> str:
+    """Where a server listens that keeps its runtime files in ``folder/runtime`` and writes to ``log``."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         assert server.poll() is None, log.read_text()[-3000:]

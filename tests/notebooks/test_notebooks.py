@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+from contextlib import nullcontext
 from copy import deepcopy
 import io
 from itertools import pairwise
@@ -16,12 +17,18 @@ import nbformat
 from notebook_runs import run_cells
 from PIL import Image
 import pytest
+import torch
+
+from fpt_viz.shipped import PACKAGE, copy_to
+from fpt_viz.tasks import load_task
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+LIMIT = 240
+"""Seconds for all cells; each title promises about a minute, and here other tests run beside it."""
 CHOICE = "TRAIN_IT = False"
 SMOKE = {
     CHOICE: "TRAIN_IT = True",
@@ -128,6 +135,41 @@ def test_the_notebooks_that_it_names_are_there(path):
     assert [link for link in links if not (FOLDER / link).is_file()] == []
 
 
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    """What a reader has who came by ``fpt-viz lab DIR``, and the package."""
+    folder = tmp_path_factory.mktemp("lab")
+    copy_to(folder)
+    (folder / "fpt_viz").symlink_to(PACKAGE)
+    return folder
+
+
+@EACH
+def test_a_file_that_it_names_came_along_or_is_said_to_be_in_the_repository(path, copied):
+    cells = nbformat.read(path, as_version=4).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    named = re.findall(r"`((?:benchmarks|data|docs|fpt_viz|tests)/[\w/.]+)`(?=(.{,20}))", prose, re.S)
+    lacking = [name for name, _ in named if not (copied / name).exists()]
+    assert lacking == [name for name, then in named if re.match(r",?\s\(?in\sthe\srepository", then)]
+
+
+def test_a_changed_task_whose_widgets_would_be_told_the_old_answers_fails_its_check(tmp_path, monkeypatch):
+    code = code_of(nbformat.read(FOLDER / "09_your_own_task_and_backbone.ipynb", as_version=4))
+    name, mirror = next(filter(None, map(written_by, code)))
+    [check] = [source for source in code if source.startswith("# Check: each answer")]
+    needed = mirror.replace("bool).flip(0)", "bool).roll(1, 0)").replace(
+        "targets=bits.flip(1)", "targets=bits.roll(1, 1)"
+    )
+    changed = needed.replace(".long().flip(1)", ".long().roll(1, 1)")
+    assert len({mirror, needed, changed}) == 3
+    monkeypatch.chdir(tmp_path)
+    for text, fails in ((mirror, False), (needed, True), (changed, False)):
+        Path(name).write_text(text)
+        given = {"task": load_task(name, n_bits=4), "N_BITS": 4, "torch": torch}
+        with pytest.raises(AssertionError) if fails else nullcontext():
+            exec(check, given)
+
+
 def test_every_setting_that_is_made_small_stands_in_a_notebook():
     code = "\n".join(source for path in TRAINING for source in code_of(nbformat.read(path, as_version=4)))
     assert [setting for setting in SMOKE if setting not in code] == []
@@ -149,11 +191,11 @@ def errors_said(notebook: Any) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(LIMIT)
 @EACH
-def test_a_notebook_runs_quietly_and_shows_its_figures(path, workplace):
+def test_a_notebook_runs_quietly_in_time_and_shows_its_figures(path, workplace):
     notebook = nbformat.read(path, as_version=4)
-    run_cells(notebook, workplace)
+    run_cells(notebook, workplace, LIMIT)
     assert errors_said(notebook) == []
     for cell in notebook.cells:
         if cell.cell_type != "code":

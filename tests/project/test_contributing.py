@@ -13,6 +13,7 @@ import pytest
 
 from fpt_viz import registry
 from fpt_viz.backbones import load_backbone
+from fpt_viz.cli import main
 from fpt_viz.engines.base import Engine
 from fpt_viz.experiments.base import Experiment
 from fpt_viz.model import FrozenPretrainedTransformer
@@ -89,6 +90,21 @@ def test_the_own_files_of_a_task_and_a_backbone_train_by_their_paths(tmp_path):
     backbone = load_backbone(f"{tmp_path / ENTRIES['backbones']}:qwen2-tiny-random", "random")
     steps = list(train(FrozenPretrainedTransformer(backbone, task), task, TrainConfig(n_steps=2, batch_size=4)))
     assert len(steps) == 2
+
+
+def test_what_the_front_pages_say_of_own_files_on_the_command_line_works(tmp_path, monkeypatch):
+    placed(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("majority.py", "my_task.py"):
+        Path(name).write_text(BLOCKS[ENTRIES["tasks"]])
+    Path("qwen2.py").write_text(BLOCKS[ENTRIES["backbones"]])
+    said = re.findall(r"`fpt-viz train ([^`]*\./[^`]*?)(?: \.\.\.)?`", PAGE + (ROOT / "README.md").read_text())
+    assert len(said) == 2
+    small = ["--set", "n_bits=5", "n_steps=1", "n_validation=4", "batch_size=4"]
+    for words in said:
+        more = [] if "--backbone" in words else ["--backbone", "bert-tiny-random"]
+        named = [*words.split(), *more, "--init", "random", "--out", "run", "--overwrite", *small]
+        assert main(["train", *named]) == 0, words
 
 
 def test_each_other_recipe_is_what_its_folder_holds(tmp_path):

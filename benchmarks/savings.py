@@ -1,0 +1,91 @@
+"""What each measure of ``fpt.train`` saves: a step with it switched off, over a step with all of them.
+
+Measures: kernels (GPT-2's GELU as one operation), dropout (four values to a random word, a byte kept for each),
+attention (the plain product of softmax in training), narrow (the last feed-forward on read-out tokens alone) and
+optimizer (fused Adam). Bytes are those of tensors alive at the peak, counted exactly on a batch of 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import NewGELUActivation
+
+from benchmarks._measured import Measured
+from benchmarks._timing import medians
+import fpt_viz as fpt
+from fpt_viz import dropout, kernel, plain_attention, training_pass
+from fpt_viz.memory import peak_bytes
+
+SIZES = {"minilm": 64, "gpt2": 16}
+"""Backbone -> examples in a timed step; digits as 64 tokens of a pixel each."""
+OFF = ("kernels", "dropout", "attention", "narrow", "optimizer")
+
+
+def measure() -> Iterator[Measured]:
+    """Times a step and its peak of bytes grow without each measure."""
+    for backbone, n_examples in SIZES.items():
+        found = medians({off: _step(backbone, n_examples, off) for off in ("", *OFF)}, n_rounds=5)
+        held = {off: peak_bytes(_step(backbone, 4, off)) for off in ("", *OFF)}
+        yield Measured(name=f"{backbone}: a step", value=found[""], unit="s")
+        for off in OFF:
+            ratio = found[off] / found[""]
+            yield Measured(name=f"{backbone}: without {off}", value=ratio, unit="x the time", better="neither")
+            ratio = held[off] / held[""]
+            yield Measured(name=f"{backbone}: without {off}, peak", value=ratio, unit="x the bytes", better="neither")
+
+
+def _step(backbone: str, n_examples: int, off: str) -> Callable[[], None]:
+    """A training step with the measure ``off`` switched off."""
+    task = fpt.load_task("digits", patch_size=1)
+    model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(backbone, init="random"), task)
+    if off == "kernels":
+        _unfuse(model)
+    adam = torch.optim.Adam
+    with patch.object(
+        torch.optim,
+        "Adam",
+        lambda *given, fused, **options: adam(*given, fused=fused and off != "optimizer", **options),
+    ):
+        steps = fpt.train(model, config=fpt.TrainConfig(n_steps=10_000, batch_size=n_examples))
+        with _without(off):
+            next(steps)
+
+    def step() -> None:
+        with _without(off):
+            next(steps)
+
+    return step
+
+
+def _unfuse(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, nn.GELU) and module.approximate == "tanh":
+                setattr(parent, name, NewGELUActivation())
+
+
+@contextlib.contextmanager
+def _without(off: str) -> Iterator[None]:
+    """The library without the measure ``off``, within the block."""
+
+    def plain(values: Tensor, rate: float, *, training: bool) -> Tensor:
+        return nn.functional.dropout(values, rate, training)
+
+    with contextlib.ExitStack() as undo:
+        if off == "dropout":
+            undo.enter_context(patch.object(dropout, "dropout", plain))
+            undo.enter_context(patch.object(plain_attention, "draw_kept", _drawn_by_torch))
+        if off == "attention":
+            undo.enter_context(patch.object(kernel, "_plain_is_faster", lambda *given: False))
+        if off == "narrow":
+            undo.enter_context(patch.object(training_pass, "_looked_at", lambda model: True))
+        yield
+
+
+def _drawn_by_torch(shape: torch.Size, rate: float) -> tuple[Tensor, float]:
+    return torch.empty(shape).bernoulli_(1 - rate), 1 / (1 - rate)
