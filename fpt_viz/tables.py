@@ -74,7 +74,11 @@ def compared(records: Sequence[RunRecord]) -> list[Row]:
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        groups.setdefault(json.dumps(flat_config(record.config), sort_keys=True, default=str), []).append(record)
+        group = groups.setdefault(json.dumps(flat_config(record.config), sort_keys=True, default=str), [])
+        if any(_seed(other) == _seed(record) and other.config != record.config for other in group):
+            # The same groups in another order, and the same seed: two runs, each of which may be shown.
+            group = groups.setdefault(json.dumps(_without_seed(record.config), sort_keys=True), [])
+        group.append(record)
     for group in groups.values():
         _check_seeds(group)
     systems = system_names([group[0] for group in groups.values()], leave_out=("task",))
@@ -295,3 +299,7 @@ def _check_seeds(group: Sequence[RunRecord]) -> None:
 
 def _seed(record: RunRecord) -> int:
     return int(record.config["train"]["seed"])
+
+
+def _without_seed(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "train": {name: value for name, value in config["train"].items() if name != "seed"}}

@@ -82,13 +82,19 @@ class Updates:
         if self.waits:
             for name in ("loss", "grad_norm"):
                 _check_finite(name, float(measured[name]), self.state.n_steps)
-            self.state.optimizer.step()
+            self._step()
             return
         finite = torch.isfinite(measured["loss"]) & torch.isfinite(measured["grad_norm"])
         first = torch.logical_not(finite) & (self._first_bad < 0)
         self._first_bad = torch.where(first, self.state.n_steps, self._first_bad)
         self.state.optimizer.found_inf = (self._first_bad >= 0).float()  # type: ignore[attr-defined]  # fused Adam then changes nothing
+        self._step()
+
+    def _step(self) -> None:
+        """One step of the optimizer, told to whoever asks whether a tensor was written to: fused Adam does not."""
         self.state.optimizer.step()
+        for parameter in self.state.parameters:
+            torch.autograd.graph.increment_version(parameter)
 
     def due(self) -> bool:
         """Whether the host looks at the numbers after the step just taken."""

@@ -324,6 +324,18 @@ def test_parts_of_a_batch_make_the_step_of_the_whole():
         TrainConfig(batch_size=8, n_parts=9)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_every_trained_tensor_tells_that_it_was_written_to(waits):
+    """Widgets ask by it whether a model is still the one that they show."""
+    model = make("bert")
+    state = TrainingState(model, STILL)
+    before = {name: tensor._version for name, tensor in model.trained_tensors().items()}
+    version = model.version()
+    Updates(model.task, state, STILL, waits=waits).take([draw(model)], TrainingPass(model, STILL).of, 1e-3)
+    assert model.version() != version
+    assert all(tensor._version > before[name] for name, tensor in model.trained_tensors().items())
+
+
 # Where looking would make the host wait
 
 

@@ -189,3 +189,7 @@ def test_trained_groups_are_a_set_whatever_their_order(runs):
     same = [replace(one, config={**one.config, "trained": own}) for one, own in zip(ordered, groups, strict=True)]
     [row] = compared(same)
     assert row.seeds == (0, 1)
+    of_one_seed = [
+        replace(one, config={**same[0].config, "trained": own}) for one, own in zip(same, groups, strict=True)
+    ]
+    assert [row.seeds for row in compared(of_one_seed)] == [(0,), (0,)]
