@@ -64,14 +64,14 @@ def cut_heads(page: Page, widget: Locator) -> None:
     widget.locator("canvas.fpt-grid").focus()
     for key in ("ArrowRight", "Space"):
         page.keyboard.press(key)
-    widget.get_by_text("[(0, 1)]").wait_for()
+    widget.get_by_text("[(0, 1)]").first.wait_for()
 
 
 def play_the_movie(page: Page, widget: Locator) -> None:
     slider = widget.locator("input[type=range]").first
     slider.focus()
     page.keyboard.press("Home")
-    widget.get_by_text("0 of 4").wait_for()
+    widget.get_by_text("0 of 4", exact=True).wait_for()
 
 
 def browse_runs(page: Page, widget: Locator) -> None:
@@ -205,7 +205,7 @@ def test_a_model_that_was_trained_since_is_said_to_be_another(lab, lab_page):
     widget = page.locator(".fpt[data-ready=true]")
     widget.wait_for()
     click_at(widget.locator("canvas.fpt-grid"), 0.95, 0.9)
-    widget.get_by_text("has changed since this widget was made").wait_for()
+    widget.get_by_text("has changed since this widget was made").first.wait_for()
     assert asked(page) == "True"
 
 
