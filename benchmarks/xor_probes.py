@@ -17,8 +17,8 @@ from benchmarks.xor_heads import SEEDS, _run
 import fpt_viz as fpt
 from fpt_viz.config import RunConfig
 from fpt_viz.figures._seeds import t_interval
+from fpt_viz.loading import build_model
 from fpt_viz.measures.probe_states import probe_states
-from fpt_viz.model import build_model
 from fpt_viz.records import ProbeAccuracy
 
 N_LAYERS = 6

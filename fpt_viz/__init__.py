@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from fpt_viz.capture import capture_attention as capture_attention
     from fpt_viz.config import RunConfig as RunConfig, TrainConfig as TrainConfig
     from fpt_viz.intervene import ablated as ablated
+    from fpt_viz.loading import load_model as load_model
     from fpt_viz.measures.ablate_heads import ablate_heads as ablate_heads
     from fpt_viz.measures.evaluate import evaluate as evaluate
     from fpt_viz.measures.head_statistics import head_statistics as head_statistics
-    from fpt_viz.model import FrozenPretrainedTransformer as FrozenPretrainedTransformer, load_model as load_model
+    from fpt_viz.model import FrozenPretrainedTransformer as FrozenPretrainedTransformer
     from fpt_viz.records import load_run as load_run
     from fpt_viz.tasks import load_task as load_task
     from fpt_viz.train import run as run, train as train
@@ -46,7 +47,7 @@ _ORIGINS = {
     "evaluate": "fpt_viz.measures",
     "head_statistics": "fpt_viz.measures",
     "load_backbone": "fpt_viz.backbones",
-    "load_model": "fpt_viz.model",
+    "load_model": "fpt_viz.loading",
     "load_run": "fpt_viz.records",
     "load_task": "fpt_viz.tasks",
     "run": "fpt_viz.train",

@@ -27,10 +27,11 @@ from fpt_viz.figures.routing_table import routing_table
 from fpt_viz.figures.run_comparison import run_comparison
 from fpt_viz.figures.top_heads import top_heads
 from fpt_viz.figures.training_curves import training_curves
+from fpt_viz.loading import load_model
 from fpt_viz.measures.ablate_heads import ablate_heads
 from fpt_viz.measures.ablate_top_heads import ablate_top_heads
 from fpt_viz.measures.head_statistics import head_statistics
-from fpt_viz.model import FrozenPretrainedTransformer, load_model
+from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import AblationEffects, AttentionMaps, HeadStatistics, RunRecord, TopHeadsEffects
 from fpt_viz.records.run import CONFIG
 from fpt_viz.report import write_report

@@ -57,10 +57,14 @@ def taken_from_run(name: str, run: Path, n_layers: int | None, *, load: Load) ->
         RecordError: The folder holds no run, an unfinished one, or one whose files or start were altered.
     """
     record = _finished(run)
+    if ADAPTER not in record.result["files"]:
+        raise RecordError(f"the run in {run} was kept without its weights ({ADAPTER}): nothing starts from it")
     there = record.config["backbone"]
     if there["name"].partition("@")[0] != name.partition("@")[0]:
         raise ConfigError(f"init={run} is a run of {there['name']}, wanted {name}: name that backbone, or another run")
-    depth = record.ledger.backbone["config"]["n_layers"]
+    depth = (record.ledger.backbone.get("config") or {}).get("n_layers")
+    if depth is None:
+        raise RecordError(f"{record.path / LEDGER} does not tell how many layers the run had: nothing starts from it")
     if n_layers not in (None, depth):
         raise ConfigError(f"init={run} is a run of {depth} layers of {name}, wanted {n_layers}: leave out n_layers")
     revision, seed = commit_in(record.ledger.backbone, record.path / LEDGER), record.config["train"]["seed"]

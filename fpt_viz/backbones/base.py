@@ -8,69 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-import logging
 from typing import Any, ClassVar
 
 from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
+from fpt_viz.backbones._fused import fuse
 from fpt_viz.backbones._narrow import Narrowed
 from fpt_viz.backbones._places import Place, norm
-from fpt_viz.backbones._positions import GrownPositions
-from fpt_viz.dropout import Dropout
+from fpt_viz.backbones._positions import WithPositions, assign
+from fpt_viz.backbones._provenance import Preset, Provenance
 from fpt_viz.errors import CaptureError, ConfigError
-from fpt_viz.sources import PackageFile
 
-logger = logging.getLogger("fpt_viz")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One size of an architecture, and where its pretrained weights are."""
-
-    config: Mapping[str, Any]
-    """Arguments of the architecture's config class: enough for a random network, with no file read."""
-    weights: PackageFile | None = None
-    """None where no package carries them; then the Hub or a folder does (``family:folder``)."""
-    tokenizer: PackageFile | None = None
-    """Its ``tokenizer.json``, where a package carries the weights and this beside them."""
-    repo_id: str = ""
-    """Of the weights on the Hub, where no package carries them."""
-    identity: str = ""
-    """What the weights are called where they were published."""
-    licence: str = ""
-    note: str = ""
-    """What a reader of results must know of these weights."""
+__all__ = ["Backbone", "Preset", "Provenance", "assign"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where a backbone comes from; saved in the ledger of a run."""
-
-    name: str
-    init: str
-    family: str
-    identity: str = ""
-    revision: str = ""
-    weights_sha256: str = ""
-    licence: str = ""
-    note: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    positions_new: int = 0
-    """Learned positions beyond the pretrained ones, drawn afresh for a task that is longer."""
-    run_id: str = ""
-    """Of the run whose trained weights it starts from, where it does."""
-    run_sha256: str = ""
-    """Of that run's adapter."""
-
-
-class Backbone(nn.Module):
+class Backbone(WithPositions):
     """A transformer that takes vectors in and gives vectors out. A model that is built on it trains it in place."""
 
     presets: ClassVar[Mapping[str, Preset]]
@@ -105,8 +62,6 @@ class Backbone(nn.Module):
     where the block cannot go on with fewer tokens."""
     vocabulary_path: ClassVar[str | None]
     """Path of the token embedding, which the input layer replaces; None where the network never had one."""
-    position_path: ClassVar[str | None] = None
-    """Path of the learned positions, where the architecture has them."""
     embedding_norm_path: ClassVar[str | None] = None
     """Path of the norm over the sum of tokens and positions, where there is one."""
     final_norm_path: ClassVar[str | None] = None
@@ -130,16 +85,14 @@ class Backbone(nn.Module):
             self.n_heads: int = config.num_attention_heads
             self.n_kv_heads: int = getattr(config, "num_key_value_heads", None) or self.n_heads
             self.d_head: int = getattr(config, "head_dim", None) or self.d_model // self.n_heads
-        self.known_rows: Float[Tensor, "row hidden"] | None = None
-        """Positions that a run learned where the architecture has none; those that are added start as they are."""
+        self.known_rows = None
         self._strip(network)
-        _fuse(network)
+        fuse(network)
         self.network = network
         self.added_rows = nn.Identity()
         """Where the positions that are added to the input pass by, for the tap; unused where the network has its own.
         """
         self.n_ctx = self._n_positions()
-        """The longest sequence that the network's positions reach; None where no sequence is too long."""
         self.owner: str | None = None
         """The task of the model that trains this backbone, once there is one."""
 
@@ -184,11 +137,6 @@ class Backbone(nn.Module):
         return None if self.final_norm_path is None else self.network.get_submodule(self.final_norm_path)
 
     @property
-    def adds_positions(self) -> bool:
-        """Whether learned rows are added to the input, for want of positions of the network's own."""
-        return self.position_path is None
-
-    @property
     def places(self) -> Mapping[str, Place]:
         """Activation name, without ``blocks.{i}.`` -> where it lies below a block."""
         return self.block_places
@@ -201,11 +149,6 @@ class Backbone(nn.Module):
         for name, path in (("embed.ln", self.embedding_norm_path), ("ln_final", self.final_norm_path)):
             places |= norm(name, f"network.{path}") if path else {}
         return places
-
-    @property
-    def limit(self) -> str:
-        """Why no sequence may be longer than :attr:`n_ctx`; empty where rows can be added for the rest."""
-        return "" if self.position_path else "its positions are no rows of a table, so there are none to add"
 
     def _token_rms(self, network: PreTrainedModel) -> float:
         if self.vocabulary_path is None:
@@ -225,82 +168,10 @@ class Backbone(nn.Module):
         if self.vocabulary_path is not None:
             assign(network, self.vocabulary_path, None)
 
-    def _n_positions(self) -> int | None:
-        if self.position_path is None:
-            return int(self.network.config.max_position_embeddings)
-        table = self.network.get_submodule(self.position_path)
-        assert isinstance(table, nn.Embedding)  # by the family's position_path
-        return table.num_embeddings
-
     @classmethod
     def set_depth(cls, config: PreTrainedConfig, n_layers: int) -> None:
         """Let ``config`` describe the first ``n_layers`` blocks, or so many where it describes fewer."""
         config.num_hidden_layers = n_layers
-
-    def fit_positions(self, n_tokens: int, *, seed: int = 0) -> None:
-        """Keep the learned positions of the first ``n_tokens`` tokens only; where there are none, add zero rows.
-
-        Added rows that another run has learned start as it left them (:meth:`take_positions`).
-
-        Where the sequence is longer than the network's positions, the missing rows are new: each value is drawn from a
-        normal distribution with the mean and standard deviation of its dimension over the pretrained rows. So a new
-        position differs from every other, and the frozen layers see the offset and scale that they know; rows of zero
-        would be alike, and far from both. They are counted in the provenance, said in the log, and trained whichever
-        groups train: they form the group ``new_position``.
-
-        Args:
-            n_tokens: Of the longest sequence.
-            seed: Of new rows.
-
-        Raises:
-            ConfigError: The sequence is longer than the network's positions, which cannot grow.
-        """
-        n_new = 0 if self.n_ctx is None else max(n_tokens - self.n_ctx, 0)
-        if n_new and self.limit:
-            raise ConfigError(
-                f"{self.provenance.name} has positions for {self.n_ctx} tokens, the task has {n_tokens}, and "
-                f"{self.limit}: choose shorter inputs, larger patches, or a backbone with learned positions"
-            )
-        if self.position_path is None:
-            if self.adds_positions:
-                added = torch.zeros(n_tokens, self.d_model)
-                if self.known_rows is not None:
-                    added[: len(self.known_rows)] = self.known_rows[:n_tokens]
-                self.added_positions = nn.Parameter(added)
-            return
-        table = self.network.get_submodule(self.position_path)
-        assert isinstance(table, nn.Embedding)  # by the family's position_path
-        rows = table.weight.detach()[:n_tokens].clone()
-        if not n_new:
-            assign(self.network, self.position_path, nn.Embedding.from_pretrained(rows, freeze=False))
-            return
-        assign(self.network, self.position_path, GrownPositions(rows, n_new, seed=seed))
-        self.provenance = replace(self.provenance, positions_new=n_new)
-        self._grow_buffers(n_tokens)
-        logger.warning(
-            "%s has positions for %d tokens, the task has %d: the other %d are new, and are trained",
-            self.provenance.name, self.n_ctx, n_tokens, n_new,
-        )  # fmt: skip
-
-    def position_rows(self) -> Float[Tensor, "row hidden"]:
-        """A copy of the learned positions, new ones too: of all there are, or of those kept for a task."""
-        if self.position_path is None:
-            return self.added_positions.detach().clone() if self.adds_positions else torch.empty(0, self.d_model)
-        return torch.as_tensor(self.network.get_submodule(self.position_path).weight).detach().clone()
-
-    def take_positions(self, rows: Float[Tensor, "row hidden"]) -> None:
-        """Let ``rows``, one a token from the first, be what :meth:`fit_positions` starts from."""
-        self.provenance = replace(self.provenance, positions_new=0)
-        if self.adds_positions:
-            self.known_rows = rows
-            del self.added_positions
-        if self.position_path is None:
-            return
-        assign(self.network, self.position_path, nn.Embedding.from_pretrained(rows, freeze=False))
-        self.n_ctx = len(rows)
-
-    def _grow_buffers(self, n_tokens: int) -> None:
-        """Make what else in the network is as long as its positions reach ``n_tokens``; most have nothing."""
 
     def parameter_groups(self) -> dict[str, str]:
         """Glob over this module's parameter names -> group."""
@@ -390,25 +261,5 @@ def _renamed(network: PreTrainedModel, name: str) -> Callable[..., None]:
     return found
 
 
-def _fuse(network: nn.Module) -> None:
-    """Put torch's own kernels in the place of modules that are slow, and compute the same.
-
-    GPT-2's GELU is eight operations in transformers, five of which keep a tensor of four times the model's width for
-    the backward pass; torch's tanh form of it is one, and keeps one. Dropout: see :mod:`fpt_viz.dropout`.
-    """
-    for parent in list(network.modules()):
-        for name, module in parent.named_children():
-            if isinstance(module, NewGELUActivation):
-                setattr(parent, name, nn.GELU(approximate="tanh"))
-            elif type(module) is nn.Dropout:
-                setattr(parent, name, Dropout(module.p))
-
-
 OF_HEADS = frozenset({"n_heads", "n_kv_heads", "d_head", "attention_path", "projection_path"})
 """What a family without attention does not have."""
-
-
-def assign(module: nn.Module, path: str, value: nn.Module | None) -> None:
-    """Put ``value`` in the place of the submodule at ``path``."""
-    parent, _, name = path.rpartition(".")
-    setattr(module.get_submodule(parent), name, value)

@@ -15,7 +15,8 @@ from fpt_viz import registry
 from fpt_viz.config import RunConfig
 from fpt_viz.engines.base import Job, Measure, Outcome
 from fpt_viz.errors import RecordError, RunFolderError, TrainingError
-from fpt_viz.model import FrozenPretrainedTransformer, load_model
+from fpt_viz.loading import load_model
+from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import RunRecord, store
 from fpt_viz.records.run import ADAPTER, ADAPTER_INITIAL, CHECKPOINT, LOCK, RESULT
 from fpt_viz.train import pick_device, run

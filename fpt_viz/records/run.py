@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 import json
 from pathlib import Path
 import re
@@ -15,14 +15,15 @@ from fpt_viz.records import store
 from fpt_viz.records.attention import AttentionMaps
 from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
 from fpt_viz.records.language import LanguageRoles
+from fpt_viz.records.ledger import Ledger
 from fpt_viz.records.patching import PatchingEffects
 from fpt_viz.records.shift import PatternShift
 from fpt_viz.records.statistics import HeadStatistics
+from fpt_viz.records.steps import Evaluation, Step, read_steps
 from fpt_viz.records.telemetry import Telemetry, load_telemetry
 
 if TYPE_CHECKING:
     import pandas as pd
-    from torch import Tensor
 
 CONFIG, STEPS, RESULT = "config.toml", "steps.jsonl", "result.json"
 ADAPTER, ADAPTER_INITIAL = "adapter.safetensors", "adapter_initial.safetensors"
@@ -32,149 +33,12 @@ INITS = ("pretrained", "random", "statistics")
 """What a backbone's weights can be at the start of a run; any other text is the folder of a run that left them."""
 NEEDED = (("task", "name", str), ("backbone", "name", str), ("backbone", "init", str), ("train", "seed", int))
 """What every ``config.toml`` says."""
+TOLD = ("run_id", "status", "n_steps", "steps_to_solve", "evaluation", "frozen_intact", "files")
+"""What every ``result.json`` says."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """The one kind of revision that a record tells."""
 SEALED = (CONFIG, STEPS, ADAPTER, ADAPTER_INITIAL, LEDGER, ENVIRONMENT)
 """The files whose checksums ``result.json`` holds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How well a model does on one split, beside what needs no learning."""
-
-    split: str
-    n_examples: int
-    """Distinct examples; fewer than asked for where the split holds fewer."""
-    accuracy: float
-    """Share of right targets, 0 to 1: per bit where an example asks for several, as in the paper."""
-    interval: tuple[float, float]
-    """95 % bootstrap interval of ``accuracy`` over examples."""
-    exact: float
-    """Share of examples with every target right."""
-    loss: float
-    """Mean cross-entropy, in nats a target."""
-    chance: float
-    """Accuracy of guessing."""
-    trivial: dict[str, float] = field(default_factory=dict)
-    """Accuracy of each solver that needs no routing, by name."""
-    note: str = ""
-    """What a reader must know of the task, such as that its input is cut; empty for most."""
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Evaluation:
-        """The evaluation whose ``dataclasses.asdict`` is ``data``."""
-        return cls(**{**data, "interval": (data["interval"][0], data["interval"][1])})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One gradient step. Its numbers may still lie on the device and are read when asked for."""
-
-    index: int
-    """Zero-based."""
-    measured: Mapping[str, float | Tensor] = field(repr=False)
-    """``loss``, ``accuracy`` and ``grad_norm`` of the step's batch."""
-    learning_rate: float
-    n_examples: int
-    """In the step's batch."""
-    elapsed_seconds: float
-    """Of training, over all sittings of the run, evaluation included."""
-    validation: Evaluation | None = None
-    """After this step, where a check was due."""
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy of the batch before the step, in nats a target."""
-        return float(self.measured["loss"])
-
-    @property
-    def accuracy(self) -> float:
-        """Share of right targets of the batch before the step, dropout on."""
-        return float(self.measured["accuracy"])
-
-    @property
-    def grad_norm(self) -> float:
-        """L2 norm of the gradient before clipping."""
-        return float(self.measured["grad_norm"])
-
-    def to_json(self) -> str:
-        """One line of ``steps.jsonl``."""
-        row: dict[str, Any] = {"index": self.index, "loss": self.loss, "accuracy": self.accuracy}
-        row |= {"grad_norm": self.grad_norm, "learning_rate": self.learning_rate, "n_examples": self.n_examples}
-        row |= {"elapsed_seconds": self.elapsed_seconds}
-        if self.validation is not None:
-            row["validation"] = asdict(self.validation)
-        return json.dumps(row, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, line: str) -> Step:
-        """The step that :meth:`to_json` wrote."""
-        row = json.loads(line)
-        measured = {name: row.pop(name) for name in ("loss", "accuracy", "grad_norm")}
-        validation = row.pop("validation", None)
-        return cls(measured=measured, validation=Evaluation.from_json(validation) if validation else None, **row)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LedgerRow:
-    """One tensor of a model."""
-
-    name: str
-    group: str
-    shape: tuple[int, ...]
-    trained: bool
-    sha256: str | None
-    """Of the bytes of a frozen tensor; None for a trained one."""
-
-    @property
-    def n_values(self) -> int:
-        """The number of values in the tensor."""
-        n = 1
-        for size in self.shape:
-            n *= size
-        return n
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ledger:
-    """Every tensor of a model: trained, or frozen with the checksum that proves it did not move."""
-
-    rows: tuple[LedgerRow, ...]
-    backbone: dict[str, Any]
-    """Where the frozen weights come from: name, initialisation, id, revision, file checksum, licence, notes."""
-
-    def counts(self) -> dict[str, int]:
-        """The number of values by group, trained and frozen together."""
-        counts: dict[str, int] = {}
-        for row in self.rows:
-            counts[row.group] = counts.get(row.group, 0) + row.n_values
-        return counts
-
-    @property
-    def n_trained(self) -> int:
-        """The number of trained values."""
-        return sum(row.n_values for row in self.rows if row.trained)
-
-    @property
-    def n_total(self) -> int:
-        """The number of values, trained and frozen."""
-        return sum(row.n_values for row in self.rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Ledger:
-        """The ledger that :meth:`to_json` wrote."""
-        rows = tuple(LedgerRow(**{**row, "shape": tuple(row["shape"])}) for row in data["rows"])
-        return cls(rows=rows, backbone=data["backbone"])
-
-    def to_pandas(self) -> pd.DataFrame:
-        """One row a tensor."""
-        import pandas as pd
-
-        return pd.DataFrame([asdict(row) for row in self.rows])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,24 +180,6 @@ def found_init(init: str, near: Path) -> str:
     return next((str(folder) for folder in [*above, near.parent / Path(init).name] if folder.is_dir()), init)
 
 
-def read_steps(path: Path) -> tuple[Step, ...]:
-    """The steps in a ``steps.jsonl``; an error names the line that is not whole."""
-    if not path.is_file():
-        raise RecordError(f"{path} is missing")
-    steps = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            steps.append(Step.from_json(line))
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecordError(f"{path}, line {number} is not whole: {error}") from error
-    return tuple(steps)
-
-
-def write_steps(path: Path, steps: Iterable[Step]) -> None:
-    """Write ``steps`` as lines of JSON, atomically."""
-    store.write_bytes(path, "".join(f"{step.to_json()}\n" for step in steps).encode())
-
-
 def seal(folder: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json``: the result, with the checksum of every other file of the run and of itself."""
     files = {name: store.sha256(folder / name) for name in SEALED}
@@ -356,7 +202,7 @@ def load_run(path: str | Path) -> RunRecord:
             f"the run in {folder} is not finished ({RESULT} is missing): go on with fpt-viz train "
             f"--out {folder} --resume"
         )
-    result = store.unsealed(store.read_json(folder / RESULT), folder / RESULT)
+    result = _read_result(folder / RESULT)
     for name, checksum in result["files"].items():
         found = store.sha256(folder / name) if (folder / name).exists() else None
         if found is None:
@@ -376,11 +222,24 @@ def load_run(path: str | Path) -> RunRecord:
         path=folder,
         config=config,
         steps=read_steps(folder / STEPS),
-        ledger=Ledger.from_json(store.read_json(folder / LEDGER)),
+        ledger=Ledger.load(folder / LEDGER),
         environment=store.read_json(folder / ENVIRONMENT),
         result=result,
     )
     return store.note(record, folder, before)
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """The ``result.json`` of a run, with what everything that reads a run asks of it."""
+    result = store.unsealed(store.read_json(path), path)
+    lacking = [name for name in TOLD if name not in result]
+    if lacking:
+        raise RecordError(f"{path} is no whole result of a run: {', '.join(lacking)} missing")
+    try:
+        Evaluation.from_json(result["evaluation"])
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{path} tells no whole evaluation ({type(error).__name__}: {error})") from error
+    return result
 
 
 def _read_config(path: Path) -> dict[str, Any]:

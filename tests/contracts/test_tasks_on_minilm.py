@@ -12,7 +12,7 @@ import pytest
 
 from fpt_viz import registry
 from fpt_viz.cli import main
-from fpt_viz.model import load_model
+from fpt_viz.loading import load_model
 from fpt_viz.records import load_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.model]

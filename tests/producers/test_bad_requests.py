@@ -11,10 +11,10 @@ from fpt_viz.capture import capture_attention
 from fpt_viz.cli import main
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import ConfigError, RecordError, RunFolderError
+from fpt_viz.loading import build_model
 from fpt_viz.measures.ablate_top_heads import ablate_top_heads
 from fpt_viz.measures.evaluate import evaluate
 from fpt_viz.measures.head_statistics import head_statistics
-from fpt_viz.model import build_model
 from fpt_viz.train import run
 
 TINY = BackboneConfig(name="bert-tiny-random", init="random")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
-from fpt_viz.model import load_model
+from fpt_viz.loading import load_model
 from fpt_viz.records import load_run
 from fpt_viz.report import write_report
 from fpt_viz.train import run

@@ -11,7 +11,7 @@ from torch import nn
 
 from fpt_viz.backbones import load_backbone
 from fpt_viz.config import TrainConfig
-from fpt_viz.errors import ConfigError, FreezeError, UnknownNameError
+from fpt_viz.errors import ConfigError, FreezeError, RecordError, UnknownNameError
 from fpt_viz.freeze import GROUPS, PAPER_GROUPS, freeze, group_of, parse_trained
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import Ledger
@@ -169,3 +169,13 @@ def test_minilm_on_xor_trains_the_counts_that_its_sizes_give():
 def test_the_ledger_says_where_the_weights_come_from(tiny):
     told = tiny("llama").ledger().backbone
     assert (told["name"], told["init"], told["family"]) == ("llama-tiny-random", "random", "llama")
+
+
+@pytest.mark.parametrize(
+    "written", ["{}", '{"rows": [{}], "backbone": {}}', '{"rows": [1], "backbone": {}}', "[]", '{"rows": []}']
+)
+def test_a_ledger_that_lacks_something_is_an_error_that_names_its_file(tmp_path, written):
+    path = tmp_path / "ledger.json"
+    path.write_text(written)
+    with pytest.raises(RecordError, match=r"ledger\.json is no whole ledger"):
+        Ledger.load(path)

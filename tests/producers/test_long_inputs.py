@@ -106,7 +106,9 @@ def test_new_rows_train_whatever_else_does_and_are_counted_and_told(name, traine
     assert model.verify(ledger) == []
 
 
-@pytest.mark.parametrize("trained", [("output", "input", "layer_norm", "position"), ("output",)])
+@pytest.mark.parametrize(
+    "trained", [("output", "input", "layer_norm", "position"), pytest.param(("output",), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_run_with_new_rows_is_loaded_as_it_was(name, trained, tmp_path):
     config = fpt.RunConfig.from_dict(
@@ -123,11 +125,13 @@ def test_a_run_with_new_rows_is_loaded_as_it_was(name, trained, tmp_path):
 
     assert record.ledger.backbone["positions_new"] == 20
     assert torch.equal(one(inputs), two(inputs))
-    start = fpt.model.build_model(config)
+    start = fpt.loading.build_model(config)
     assert (positions_of(one.backbone)[160:] != positions_of(start.backbone)[160:]).any(1).all()
     assert one.verify(record.ledger) == []
     other = replace(config, train=replace(config.train, seed=4))
-    assert not torch.equal(positions_of(one.backbone)[160:], positions_of(fpt.model.build_model(other).backbone)[160:])
+    assert not torch.equal(
+        positions_of(one.backbone)[160:], positions_of(fpt.loading.build_model(other).backbone)[160:]
+    )
 
 
 def test_a_task_that_fits_has_no_new_rows():

@@ -13,7 +13,8 @@ from fpt_viz import registry
 from fpt_viz.backbones import load_backbone
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import ConfigError, RecordError, SourceError, TrainingError
-from fpt_viz.model import FrozenPretrainedTransformer, load_model
+from fpt_viz.loading import load_model
+from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import LiveModel
 from fpt_viz.tap import Tappable
 from fpt_viz.tasks import load_task
@@ -216,7 +217,7 @@ def test_a_loaded_model_has_the_trained_models_logits_bit_for_bit(family, tmp_pa
 
 def test_loading_over_other_frozen_weights_is_an_error_that_names_a_tensor(tmp_path, monkeypatch):
     record = run(config(), tmp_path / "run")
-    import fpt_viz.model as module
+    import fpt_viz.loading as module
 
     def other_seed(*args, seed, **options):
         return load_backbone(*args, seed=seed + 1, **options)

@@ -15,8 +15,8 @@ import torch
 from fpt_viz.capture import capture_attention
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import ConfigError, RecordError, RunFolderError
+from fpt_viz.loading import build_model, load_model
 from fpt_viz.measures.head_statistics import head_statistics
-from fpt_viz.model import build_model, load_model
 from fpt_viz.records import RunRecord, Telemetry, TelemetryFrame, load_run, store
 from fpt_viz.records.telemetry import frame_path, frames_of
 from fpt_viz.run_folder import RunFolder

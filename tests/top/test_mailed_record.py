@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 import fpt_viz as fpt
-from fpt_viz import model, run_folder
+from fpt_viz import loading, run_folder
 from fpt_viz.backbones import _inits
 from fpt_viz.config import RunConfig
 from fpt_viz.errors import ConfigError, FptVizError, RecordError
@@ -102,7 +102,7 @@ def test_a_file_that_name_and_revision_of_a_record_are_together_does_not_run(mai
     Path(f"{name}@{REVISION}").write_text(FILE.format(base="Bert"))
     sealed_again(mail, revision=REVISION, backbone={"name": name})
     if not checked:  # a revision of any form: what the name means is refused by itself
-        for module in (model, run_folder, _inits):
+        for module in (loading, run_folder, _inits):
             monkeypatch.setattr(module, "commit_in", lambda told, path: told.get("revision", ""))
     with pytest.raises(FptVizError):
         WAYS[way](mail)
@@ -120,7 +120,7 @@ def test_a_config_builds_no_model_of_a_backbone_in_a_file(mail):
     config = RunConfig.load(mail / CONFIG).to_dict()
     config["backbone"]["name"] = "evil.py"
     with pytest.raises(ConfigError, match=r"the backbone evil\.py is the file evil\.py, whose code would run"):
-        model.build_model(RunConfig.from_dict(config))
+        loading.build_model(RunConfig.from_dict(config))
     assert not Path("ran").exists()
 
 

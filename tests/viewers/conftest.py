@@ -30,6 +30,7 @@ from fpt_viz.records import (
     run as run_files,
     store,
 )
+from fpt_viz.records.steps import write_steps
 
 N_BITS = 3
 BEST = (1, 2)
@@ -291,7 +292,7 @@ def make_run(
     config = CONFIG.format(init=init, n_steps=n_steps, n_bits=N_BITS, seed=seed, learning_rate=learning_rate)
     groups = "" if trained is None else f"trained = {list(trained)!r}\n"
     (folder / run_files.CONFIG).write_text(groups + config)
-    run_files.write_steps(folder / run_files.STEPS, make_steps(n_steps, solved or 12 * n_steps))
+    write_steps(folder / run_files.STEPS, make_steps(n_steps, solved or 12 * n_steps))
     for name in (run_files.ADAPTER, run_files.ADAPTER_INITIAL):
         save_file({"output.weight": torch.zeros(2, 384)}, folder / name)
     store.write_json(folder / run_files.LEDGER, make_ledger(n_layers, init))

@@ -19,7 +19,8 @@ import torch
 
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.errors import ConfigError
-from fpt_viz.model import FrozenPretrainedTransformer, build_model
+from fpt_viz.loading import build_model
+from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import Step
 from fpt_viz.tasks import load_task
 from fpt_viz.train import train
@@ -437,7 +438,7 @@ CELLS = (
 import torch
 import fpt_viz as fpt
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig
-from fpt_viz.model import build_model
+from fpt_viz.loading import build_model
 from fpt_viz.widgets.live_training import LiveTraining
 config = fpt.TrainConfig(n_steps=60, batch_size=8, learning_rate=1e-2, validate_every=5, n_validation=4, seed=3)
 whole = RunConfig(
