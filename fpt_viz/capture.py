@@ -1,6 +1,7 @@
 """What is read out of a model: attention maps of chosen layers, heads and queries.
 
-In eval mode and float32, whatever the model was trained in (see :mod:`fpt_viz.tap`, which does the reading).
+In eval mode and, unless bfloat16 is asked for, in float32, whatever the model was trained in (see :mod:`fpt_viz.tap`,
+which does the reading).
 """
 
 from __future__ import annotations
@@ -8,20 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 import hashlib
-from typing import Literal
+import logging
+from math import prod
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from jaxtyping import Bool, Float, Int
 import torch
 from torch import Tensor
 
 from fpt_viz.cache import DEFAULT_BUDGET_BYTES, indices_of
-from fpt_viz.errors import CaptureError
+from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.kernel import KernelTap, RowTap, take_rows
 from fpt_viz.records import AttentionMaps
+from fpt_viz.records._maps_file import writing_maps
+from fpt_viz.records.packed import WEIGHT_ERRORS, PackedWeights, pack, stored_dtype, stored_note
 from fpt_viz.tap import Tappable, enter_kernel, inspecting
 from fpt_viz.tasks.base import Batch
 
+logger = logging.getLogger(__name__)
+
 Queries = Literal["readout"] | Sequence[int] | None
+CapturePrecision = Literal["float32", "bfloat16"]
 
 
 def capture_attention(
@@ -30,65 +39,149 @@ def capture_attention(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
     queries: Queries = "readout",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     *,
+    precision: CapturePrecision = "float32",
+    out: str | Path | None = None,
     budget_bytes: int = DEFAULT_BUDGET_BYTES,
 ) -> AttentionMaps:
     """The attention of ``model`` on ``batch``.
 
     Args:
         model: In any mode and under any kernel; both are as before afterwards.
-        batch: Its examples are run in one forward pass.
+        batch: Its examples are run in one forward pass; with ``out``, in several where the budget asks for it.
         layers: Zero-based; None for all. Negative ones count from the last.
         heads: Zero-based; None for all.
         queries: The rows to keep: ``"readout"`` for the tokens that are read out, token indices, or None for all.
-        dtype: Of the kept weights; None for float32.
-        budget_bytes: The most memory that the kept weights may take, 2 GiB unless said.
+        dtype: What the weights are kept as, or its name; None for float32. Each weight is then at most so much of its
+            row's largest from what was computed, and each row's sum at most so far from 1: float16 1/2048 (rows of up
+            to 16,384 keys), bfloat16 1/256, uint8 1/255 (``records/packed.py``). The record says it.
+        precision: Of the matrix products of the forward pass; ``"bfloat16"`` is written into the record's source.
+            Pattern rows are formed in float32 either way. On a device without bfloat16, a line in the log says so and
+            float32 is used.
+        out: A file to capture straight into, layer by layer. What comes back is mapped from it, so that maps may be
+            larger than memory.
+        budget_bytes: The most memory that the kept weights may take, 2 GiB unless said; with ``out``, those of one
+            layer.
 
     Raises:
         CaptureError: The estimate is over the budget, a layer was never reached, or rows do not sum to 1.
-        ConfigError: No such layer, head or token.
+        ConfigError: No such layer, head or token, or weights cannot be kept as ``dtype``.
+        RecordError: ``out`` cannot be written; what was there is kept.
     """
     device = next(model.parameters()).device
     batch = batch.to(device)
     kept_layers = indices_of("layer", layers, model.backbone.n_layers)
     kept_heads = indices_of("head", heads, model.backbone.n_heads)
     rows = query_rows(model, batch, queries)
-    dtype = dtype or torch.float32
-    n_tokens = batch.inputs.shape[1]
-    size = len(kept_layers) * len(kept_heads) * rows.numel() * n_tokens * dtype.itemsize
-    if size > budget_bytes:
-        raise CaptureError(
-            f"attention of {len(kept_layers)} layers x {len(batch)} examples x {len(kept_heads)} heads x "
-            f"{rows.shape[1]} queries x {n_tokens} keys takes {size / 1e6:,.1f} MB, over the budget of "
-            f'{budget_bytes / 1e6:,.1f} MB: choose layers, heads or queries="readout", fewer examples, or '
-            "head_statistics, whose memory does not grow with them"
-        )
-    shape = (len(kept_layers), len(batch), len(kept_heads), rows.shape[1], n_tokens)
-    weights = torch.empty(shape if len(kept_layers) > 1 else (0,), dtype=dtype)
+    kept_as = stored_dtype(torch.float32 if dtype is None else dtype)
+    precision = _possible(precision, device)
+    shape = (len(kept_layers), len(batch), len(kept_heads), rows.shape[1], batch.inputs.shape[1])
+    size = prod(shape) * kept_as.itemsize + (prod(shape[:-1]) * 4 if kept_as == torch.uint8 else 0)
+    about = _about(model, batch, rows) | {"layers": tuple(kept_layers), "heads": tuple(kept_heads)}
+    about["source"] |= stored_note(kept_as, WEIGHT_ERRORS[kept_as])
+    about["source"] |= {"precision": precision} if precision != "float32" else {}
+
+    def run(part: slice, take: Callable[[int, Tensor], None]) -> None:
+        each_attention(model, batch[part], kept_layers, kept_heads, rows[part], take, precision=precision)
+
+    if out is None:
+        if size > budget_bytes:
+            raise _over_budget(shape, size, budget_bytes, _cures(shape, kept_as, queries))
+        return AttentionMaps(weights=_in_memory(kept_layers, shape, kept_as, run), **about)
+    # While they are formed, the rows of one layer are in float32, and twice where they are checked.
+    bytes_each = prod(shape[2:]) * 4
+    n_examples = max(1, min(len(batch), budget_bytes // max(1, bytes_each)))
+    if not prod(shape):
+        raise ConfigError(f"attention of shape {shape} was to be captured into {out}: there is nothing to write")
+    if bytes_each > budget_bytes:
+        raise _over_budget((1, 1, *shape[2:]), bytes_each, budget_bytes, _cures((1, 1, *shape[2:]), None, queries))
+    with writing_maps(Path(out), about, shape, kept_as) as put:
+        for first in range(0, len(batch), n_examples):
+
+            def to_file(layer: int, found: Tensor, first: int = first) -> None:
+                for place in (i for i, kept in enumerate(kept_layers) if kept == layer):
+                    put(place, first, found)
+
+            run(slice(first, first + n_examples), to_file)
+    return AttentionMaps.load(out)
+
+
+def _in_memory(
+    layers: Sequence[int],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    run: Callable[[slice, Callable[[int, Tensor], None]], None],
+) -> Tensor:
+    """The weights that one pass over all examples finds."""
+    weights = torch.empty(shape if len(layers) > 1 or dtype == torch.uint8 else (0,), dtype=dtype)
+    largest = torch.empty(shape[:-1])
 
     def keep(layer: int, found: Float[Tensor, "batch head query key"]) -> None:
         nonlocal weights
-        if len(kept_layers) == 1:  # taken as it is: no second copy
+        if len(layers) == 1 and dtype != torch.uint8:  # taken as it is: no second copy
             weights = found.to("cpu", dtype)[None]
-        for place in (i for i, kept in enumerate(kept_layers) if kept == layer and len(kept_layers) > 1):
-            weights[place].copy_(found)
+            return
+        for place in (i for i, kept in enumerate(layers) if kept == layer):
+            if dtype == torch.uint8:
+                codes, most = pack(found)
+                weights[place].copy_(codes)
+                largest[place].copy_(most)
+            else:
+                weights[place].copy_(found)
 
-    each_attention(model, batch, kept_layers, kept_heads, rows, keep)
+    run(slice(None), keep)
+    return PackedWeights(weights, largest) if dtype == torch.uint8 else weights
+
+
+def _about(model: Tappable, batch: Batch, rows: Int[Tensor, "batch query"]) -> dict[str, Any]:
+    """What maps of ``rows`` say beside their weights."""
     real = torch.ones(batch.inputs.shape[:2], dtype=torch.bool) if batch.mask is None else batch.mask.cpu()
     needs = model.task.needs(batch.inputs.cpu())
     on_cpu = rows.cpu()
-    return AttentionMaps(
-        weights=weights,
-        layers=tuple(kept_layers),
-        heads=tuple(kept_heads),
-        queries=on_cpu,
-        labels=tuple(tuple(model.task.labels(example)) for example in batch.inputs.cpu()),
-        mask=real,
-        needs=None if needs is None else take_rows(needs[:, None], on_cpu)[:, 0] & (on_cpu >= 0)[..., None],
-        causal=model.backbone.causal,
-        geometry=model.task.geometry(),
-        source={**model.source, "inputs": fingerprint(batch)},
+    return {
+        "queries": on_cpu,
+        "labels": tuple(tuple(model.task.labels(example)) for example in batch.inputs.cpu()),
+        "mask": real,
+        "needs": None if needs is None else take_rows(needs[:, None], on_cpu)[:, 0] & (on_cpu >= 0)[..., None],
+        "causal": model.backbone.causal,
+        "geometry": model.task.geometry(),
+        "source": {**model.source, "inputs": fingerprint(batch)},
+    }
+
+
+def _possible(precision: CapturePrecision, device: torch.device) -> CapturePrecision:
+    """``precision``, or float32 on a device that does not compute in it."""
+    if precision not in get_args(CapturePrecision):
+        raise ConfigError(f"precision must be one of {', '.join(get_args(CapturePrecision))}, got {precision!r}")
+    if precision == "float32" or device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return precision
+    logger.warning("precision=%s: %s does not compute in it, so this capture is in float32", precision, device)
+    return "float32"
+
+
+def _cures(shape: tuple[int, ...], kept_as: torch.dtype | None, queries: Queries) -> list[str]:
+    """What would take less memory than attention of ``shape``; ``kept_as`` is None where it goes to a file."""
+    n_layers, n_examples, n_heads, n_queries, _ = shape
+    cures = {
+        "fewer layers": n_layers > 1,
+        "fewer heads": n_heads > 1,
+        'queries="readout"': n_queries > 1 and queries != "readout",
+        "fewer examples": n_examples > 1,
+        'dtype="uint8"': kept_as not in (None, torch.uint8),
+        "a file (out=...) that need not fit into memory": kept_as is not None,
+        "a larger budget_bytes": True,
+        "head_statistics, whose memory does not grow with the examples": n_examples > 1,
+    }
+    return [cure for cure, helps in cures.items() if helps]
+
+
+def _over_budget(shape: tuple[int, ...], size: int, budget_bytes: int, cures: Sequence[str]) -> CaptureError:
+    n_layers, n_examples, n_heads, n_queries, n_keys = shape
+    return CaptureError(
+        f"attention of {n_layers} layers x {n_examples} examples x {n_heads} heads x {n_queries} queries x {n_keys} "
+        f"keys takes {size / 1e6:,.1f} MB, over the budget of {budget_bytes / 1e6:,.1f} MB. What helps: "
+        + ", ".join(cures)
     )
 
 
@@ -116,6 +209,8 @@ def each_attention(
     heads: Sequence[int],
     rows: Int[Tensor, "batch query"],
     take: Callable[[int, Tensor], None],
+    *,
+    precision: CapturePrecision = "float32",
 ) -> None:
     """Call ``take`` with each layer and its chosen rows, ``[batch head query key]``, while the forward pass runs.
 
@@ -143,7 +238,7 @@ def each_attention(
     taps = {
         backbone.attentions[layer]: KernelTap(rows=[RowTap(head_index, rows, taker(layer), whole)]) for layer in layers
     }
-    with inspecting(model), ExitStack() as undo:
+    with inspecting(model, precision=precision), ExitStack() as undo:
         enter_kernel(backbone, taps, undo)
         model(batch.inputs, batch.mask)
     for layer in layers:
@@ -158,10 +253,13 @@ def _check_rows(
     layer: int,
 ) -> None:
     """Raise where rows do not sum to 1, or padding is attended to."""
-    off = (weights.sum(-1) - 1).abs()
+    off = (weights.sum(-1, dtype=torch.float32) - 1).abs()
     wrong = (off if blank is None else off.masked_fill(blank[..., 0], 0.0)).max()
-    if not wrong < 1e-4:  # also where it is NaN
-        raise CaptureError(f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted 1e-4")
+    wanted = 1e-4 + WEIGHT_ERRORS.get(weights.dtype, 0.0)  # in bfloat16 where a hook on patterns was shown it so
+    if not wrong < wanted:  # also where it is NaN
+        raise CaptureError(
+            f"attention rows of layer {layer} sum to 1 only within {float(wrong):.2g}, wanted {wanted:g}"
+        )
     if mask is None:
         return
     on_padding = float(weights.masked_fill(mask[:, None, None, :], 0.0).max())

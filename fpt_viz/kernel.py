@@ -94,14 +94,15 @@ def attend(
     value = _apply(taps, "attn.hook_v", value, transpose=True)
     rows = [wanted for tap in taps for wanted in tap.rows]
     if names & {SCORES, PATTERN} or any(wanted.whole for wanted in rows):
-        scores = _scores(module, query, key, attention_mask, options)
+        scores = _scores(module, query, key, attention_mask, options, exact=not names & {SCORES, PATTERN})
         scores = _apply(taps, SCORES, scores)
         ours = SCORES not in names and scores.dtype == torch.float32 and not scores.requires_grad
         weights = torch.softmax(scores, -1, out=scores) if ours else scores.float().softmax(-1)
-        pattern = _apply(taps, PATTERN, weights.to(query.dtype))
+        # In low precision a pattern that nobody changes is read before it is rounded: then its rows still sum to 1.
+        pattern = _apply(taps, PATTERN, weights.to(query.dtype)) if PATTERN in names else weights
         for wanted in rows:
             wanted.keep(pattern if wanted.whole else take_rows(pattern[:, wanted.heads], wanted.queries))
-        dropped = dropout(pattern, rate, training=True)
+        dropped = dropout(pattern.to(query.dtype), rate, training=True)
         z = (dropped @ _per_query_head(value, query)).transpose(1, 2)
     else:
         for wanted in rows:
@@ -184,9 +185,16 @@ def _scaling(query: Tensor, options: Mapping[str, Any]) -> float:
     return query.shape[-1] ** -0.5 if scaling is None else float(scaling)
 
 
-def _scores(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
-    """Masked scores of every query, ``[batch head query key]``: a tensor that nothing else holds."""
-    scores = (query * _scaling(query, options)) @ _per_query_head(key, query).transpose(2, 3)
+def _scores(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, options: Mapping[str, Any], *, exact: bool
+) -> Tensor:
+    """Masked scores of every query, ``[batch head query key]``: a tensor that nothing else holds.
+
+    ``exact``: of queries and keys in low precision too, sums are formed in float32 and not rounded.
+    """
+    keys = _per_query_head(key, query).transpose(2, 3)
+    scaling = _scaling(query, options)
+    scores = _product(query, keys) * scaling if exact and _is_low(query, key) else (query * scaling) @ keys
     if options.get("position_bias") is not None:
         scores = scores + options["position_bias"]
     return _masked(scores, _visible(module, query, key, mask, options))
@@ -202,11 +210,24 @@ def _pattern_rows(
         visible = visible[:, wanted.heads] if visible.shape[1] > 1 else visible
         visible = take_rows(visible, wanted.queries)
     keys = _per_query_head(key, query)[:, wanted.heads]
-    scores = take_rows(query[:, wanted.heads], wanted.queries) @ keys.transpose(2, 3) * _scaling(query, options)
+    scores = _product(take_rows(query[:, wanted.heads], wanted.queries), keys.transpose(2, 3))
+    scores = scores * _scaling(query, options)
     if options.get("position_bias") is not None:
         bias = options["position_bias"].expand(query.shape[0], query.shape[1], -1, -1)
         scores = scores + take_rows(bias[:, wanted.heads], wanted.queries)
     return _masked(scores, visible).float().softmax(-1)
+
+
+def _is_low(query: Tensor, key: Tensor) -> bool:
+    """Whether a plain product of the two would be in less than float32."""
+    return query.dtype.itemsize < 4 or key.dtype.itemsize < 4 or torch.is_autocast_enabled(query.device.type)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right`` in float32 at the least, as fused kernels form scores of low precision; also in autocast."""
+    wide = torch.promote_types(torch.promote_types(left.dtype, right.dtype), torch.float32)
+    with torch.autocast(left.device.type, enabled=False):
+        return left.to(wide) @ right.to(wide)
 
 
 def take_rows(tensor: Tensor, queries: Int[Tensor, "batch query"]) -> Tensor:

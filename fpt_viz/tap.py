@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 from contextlib import ExitStack
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 import torch
@@ -195,17 +195,20 @@ def _located(model: Tappable, name: str) -> Located:
 
 
 @contextlib.contextmanager
-def inspecting(model: Tappable, *, gradients: bool = False) -> Iterator[None]:
+def inspecting(
+    model: Tappable, *, gradients: bool = False, precision: Literal["float32", "bfloat16"] = "float32"
+) -> Iterator[None]:
     """Eval mode and float32 within the block; mode of every module and random state are as before afterwards.
 
-    In training mode dropout would make rows of attention that do not sum to 1.
+    In training mode dropout would make rows of attention that do not sum to 1. With ``precision="bfloat16"``, products
+    of matrices are in bfloat16, as in a training of that precision.
     """
     modes = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     try:
         with (
             torch.random.fork_rng([device] if device.type == "cuda" else []),
-            torch.autocast(device.type, enabled=False),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
             torch.set_grad_enabled(gradients),
         ):
             for module in modes:

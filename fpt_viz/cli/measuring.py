@@ -144,12 +144,21 @@ def capture(arguments: Namespace) -> Answer:
 
     record, model = _loaded(arguments)
     batch = model.task.distinct(arguments.examples, "test")
-    maps = capture_attention(model, batch, arguments.layers, arguments.heads, arguments.queries)
+    maps = capture_attention(
+        model,
+        batch,
+        arguments.layers,
+        arguments.heads,
+        arguments.queries,
+        arguments.stored_as,
+        precision=arguments.precision,
+    )
     path = record.path / "attention_maps.safetensors"
     maps.save(path)
     axes = ("layer", "batch", "head", "query", "key")
     shape = dict(zip(axes, maps.weights.shape, strict=True))
-    data = {"path": path, "layers": maps.layers, "heads": maps.heads, "shape": shape}
+    how = {"precision": maps.precision, "stored_as": arguments.stored_as, "weight_error": maps.weight_error}
+    data = {"path": path, "layers": maps.layers, "heads": maps.heads, "shape": shape, **how}
     return _answer(record, data, [repr(maps), f"saved as {path}"])
 
 
@@ -204,7 +213,7 @@ def _loaded(arguments: Namespace) -> tuple[RunRecord, FrozenPretrainedTransforme
 
     record = load_run(arguments.run)
     set_machine(arguments)
-    from fpt_viz.model import load_model
+    from fpt_viz.loading import load_model
     from fpt_viz.train import pick_device
 
     return record, load_model(record, device=pick_device(arguments.device), task_file=arguments.task_file)

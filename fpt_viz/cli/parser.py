@@ -146,6 +146,18 @@ def _add_measuring(command: Callable[..., _Parser]) -> None:
     capture.add_argument("--queries", **_NUMBERS, help="in the same form, or all; those that are read out unless given")
     capture.set_defaults(queries="readout")
     capture.add_argument("--examples", type=_count, default=8, metavar="N", help="test examples; 8 unless given")
+    capture.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the forward pass; float32 unless given",
+    )
+    capture.add_argument(
+        "--stored-as",
+        choices=("float32", "float16", "bfloat16", "uint8"),
+        default="float32",
+        help="what weights are saved as; uint8 takes a quarter of float32, each within 1/255 of its row's largest",
+    )
 
     measure = command("measure", measuring.measure, "any entry of fpt-viz list measures, saved beside the run")
     measure.add_argument("name", metavar="NAME", help="see fpt-viz list measures")

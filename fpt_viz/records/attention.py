@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
-import numpy as np
 import torch
 from torch import Tensor
 
 from fpt_viz.errors import ConfigError, RecordError
 from fpt_viz.records import store
+from fpt_viz.records._given import as_tensor, check_attention, check_shape, stacked
+from fpt_viz.records._maps_file import load_maps, places_of, save_maps, taken
 from fpt_viz.records.geometry import Geometry
-
-KIND = "attention_maps"
-ROW_TOLERANCE = 1e-3
-"""How far from 1 a row of somebody else's attention may sum, which may be in half precision."""
+from fpt_viz.records.packed import WEIGHT_ERRORS, PackedWeights, converted, stored_dtype, stored_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +24,11 @@ class AttentionMaps:
     """Post-softmax attention of chosen layers, heads and query rows, with what is needed to read it."""
 
     weights: Float[Tensor, "layer batch head query key"]
-    """Attention before dropout; each row sums to 1 over the real keys, and is 0 on padded ones."""
+    """Attention before dropout; each row sums to 1 over the real keys, and is 0 on padded ones.
+
+    Stored as uint8, a :class:`fpt_viz.records.packed.PackedWeights`: to every function the float32 tensor that it
+    stands for.
+    """
     layers: tuple[int, ...]
     """The layer that each entry of axis 0 shows; zero-based."""
     heads: tuple[int, ...]
@@ -43,7 +45,11 @@ class AttentionMaps:
     """True where a query sees only itself and earlier tokens."""
     geometry: Geometry = field(default_factory=Geometry)
     source: dict[str, Any] = field(default_factory=dict)
-    """Where the maps come from: task, backbone, initialisation, run, step."""
+    """Where the maps come from: task, backbone, initialisation, run, step.
+
+    ``precision`` where the forward pass was not in float32; ``stored_as`` and ``weight_error`` where the weights were
+    not kept in it.
+    """
 
     def __post_init__(self) -> None:
         n_layers, n_examples, n_heads, n_queries, n_keys = self.weights.shape
@@ -63,6 +69,70 @@ class AttentionMaps:
         axes = ("layers", "examples", "heads", "queries", "keys")
         sizes = ", ".join(f"{n} {axis}" for axis, n in zip(axes, self.weights.shape, strict=True))
         return f"AttentionMaps({sizes}; {self.source.get('task', 'no task')})"
+
+    @property
+    def precision(self) -> str:
+        """In what the forward pass was computed."""
+        return str(self.source.get("precision", "float32"))
+
+    @property
+    def weight_error(self) -> float:
+        """How far storage may have moved a weight, in parts of its row's largest: 0 in float32, 1/255 in uint8.
+
+        No row's sum is further from 1 because of it.
+        """
+        return float(self.source.get("weight_error", WEIGHT_ERRORS[self.stored_as]))
+
+    @property
+    def stored_as(self) -> torch.dtype:
+        """What a weight is held and saved as."""
+        return torch.uint8 if isinstance(self.weights, PackedWeights) else self.weights.dtype
+
+    def to_dtype(self, dtype: torch.dtype | str) -> AttentionMaps:
+        """The same maps held and saved as ``dtype``; beside float32, halves take half the bytes and uint8 a quarter.
+
+        Raises:
+            ConfigError: Weights cannot be stored so.
+        """
+        wanted = stored_dtype(dtype)
+        weights = converted(self.weights, wanted)
+        error = self.weight_error + (0.0 if wanted == self.stored_as else WEIGHT_ERRORS[wanted])
+        return replace(self, weights=weights, source=self.source | stored_note(wanted, error))
+
+    def select(
+        self,
+        *,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        examples: Sequence[int] | None = None,
+    ) -> AttentionMaps:
+        """The maps of some layers, heads and examples alone, in the order given; None for all.
+
+        Args:
+            layers: By their numbers in the model.
+            heads: Likewise.
+            examples: From 0.
+
+        Raises:
+            ConfigError: One of them was not captured.
+        """
+        at = places_of(self.layers, self.heads, len(self.labels), (layers, examples, heads))
+        weights = self.weights
+        if isinstance(weights, PackedWeights):
+            weights = PackedWeights(*(taken(tensor, at) for tensor in (weights.codes, weights.largest)))
+        else:
+            weights = taken(weights, at)
+        _, kept, _ = at
+        return replace(
+            self,
+            weights=weights,
+            layers=tuple(self.layers[i] for i in at[0]),
+            heads=tuple(self.heads[i] for i in at[2]),
+            queries=self.queries[kept],
+            labels=tuple(self.labels[i] for i in kept),
+            mask=self.mask[kept],
+            needs=None if self.needs is None else self.needs[kept],
+        )
 
     @classmethod
     def from_arrays(
@@ -90,32 +160,32 @@ class AttentionMaps:
             RecordError: What is given is no attention: nothing, axes that disagree, rows that do not sum to 1, or
                 padding that is attended to.
         """
-        stacked = _stacked(weights)
-        n_layers, n_examples, n_heads, n_queries, n_keys = stacked.shape
+        whole = stacked(weights)
+        n_layers, n_examples, n_heads, n_queries, n_keys = whole.shape
         if n_queries != n_keys:
             raise RecordError(
-                f"attention of shape {tuple(stacked.shape)} has {n_queries} queries and {n_keys} keys: whole patterns "
+                f"attention of shape {tuple(whole.shape)} has {n_queries} queries and {n_keys} keys: whole patterns "
                 "are wanted, one query a key; build AttentionMaps itself for chosen rows, and say which they are"
             )
         shown = list(map(str, range(n_keys))) if labels is None else list(labels)
         per_example = shown if shown and not isinstance(shown[0], str) else [shown] * n_examples
-        real = torch.ones(n_examples, n_keys, dtype=torch.bool) if mask is None else _tensor(mask).bool()
-        needed = None if needs is None else _tensor(needs).bool()
-        _check_shape("mask", real, (n_examples, n_keys))
+        real = torch.ones(n_examples, n_keys, dtype=torch.bool) if mask is None else as_tensor(mask).bool()
+        needed = None if needs is None else as_tensor(needs).bool()
+        check_shape("mask", real, (n_examples, n_keys))
         if needed is not None:
-            _check_shape("needs", needed, (n_examples, n_queries, n_keys))
+            check_shape("needs", needed, (n_examples, n_queries, n_keys))
         maps = cls(
-            weights=stacked,
+            weights=whole,
             layers=tuple(range(n_layers)),
             heads=tuple(range(n_heads)),
             queries=torch.arange(n_keys).expand(n_examples, -1).masked_fill(~real, -1),
             labels=tuple(tuple(map(str, one)) for one in per_example),
             mask=real,
             needs=needed,
-            causal=not bool(stacked.triu(1).any()) and n_keys > 1 if causal is None else causal,
+            causal=not bool(whole.triu(1).any()) and n_keys > 1 if causal is None else causal,
             source=dict(source or {}),
         )
-        _check_attention(maps)
+        check_attention(maps)
         return maps
 
     def to_bertviz(self, example: int = 0) -> dict[str, Any]:
@@ -182,97 +252,39 @@ class AttentionMaps:
                 )
 
     def save(self, path: str | Path) -> None:
-        """Write everything into one safetensors file, atomically."""
-        tensors = {"weights": self.weights, "queries": self.queries, "mask": self.mask}
-        if self.needs is not None:
-            tensors["needs"] = self.needs
-        fields = {
-            "layers": self.layers,
-            "heads": self.heads,
-            "labels": self.labels,
-            "causal": self.causal,
-            "geometry": self.geometry.to_json(),
-            "source": self.source,
-        }
-        store.write_tensors(Path(path), tensors, KIND, fields)
+        """Write everything into one safetensors file, atomically; weights as they are held."""
+        save_maps(self, Path(path))
         store.note(self, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> AttentionMaps:
-        """The maps that :meth:`save` wrote."""
-        tensors, fields = store.read_tensors(Path(path), KIND)
-        try:
-            found = cls(
-                weights=tensors["weights"],
-                queries=tensors["queries"],
-                mask=tensors["mask"],
-                needs=tensors.get("needs"),
-                layers=tuple(fields["layers"]),
-                heads=tuple(fields["heads"]),
-                labels=tuple(tuple(row) for row in fields["labels"]),
-                causal=fields["causal"],
-                geometry=Geometry.from_json(fields["geometry"]),
-                source=fields["source"],
-            )
-        except KeyError as error:
-            raise RecordError(f"{path} lacks {error}: it is no whole {KIND} file") from error
-        return store.note(found, Path(path))
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        examples: Sequence[int] | None = None,
+    ) -> AttentionMaps:
+        """The maps that :meth:`save` wrote; some layers, heads or examples alone where they are named.
+
+        Without them, all of the file is checked, and its weights are mapped into memory, not read into it. With them,
+        only the pieces of a MiB that they lie in are read and checked, however large the file is.
+
+        Args:
+            path: The file.
+            layers: By their numbers in the model.
+            heads: Likewise.
+            examples: From 0.
+
+        Raises:
+            RecordError: The file is missing, damaged, or holds something else.
+            ConfigError: It does not hold such a layer, head or example.
+        """
+        wanted = (layers, examples, heads)
+        found = cls(**load_maps(Path(path), wanted))
+        return store.note(found, Path(path)) if wanted == (None, None, None) else found
 
 
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _tensor(array: Any) -> Tensor:
-    """``array`` of any library as a tensor on the CPU."""
-    if isinstance(array, Tensor):
-        return array.detach().cpu()
-    try:
-        return torch.as_tensor(np.asarray(array))
-    except (TypeError, ValueError) as error:
-        raise RecordError(f"{type(array).__name__} is no array of numbers: {error}") from error
-
-
-def _stacked(weights: Any) -> Float[Tensor, "layer batch head query key"]:
-    """``weights`` as one tensor; a sequence holds one tensor a layer."""
-    if isinstance(weights, Sequence):
-        if not weights or weights[0] is None:
-            raise RecordError(
-                "there is no attention in what was given: a fused kernel never forms it, so output_attentions returns "
-                'nothing; use capture_attention, or set_attn_implementation("eager") before the forward pass'
-            )
-        layers = [_tensor(layer) for layer in weights]
-        shapes = {tuple(layer.shape) for layer in layers}
-        if len(shapes) > 1:
-            raise RecordError(f"the layers' attention has several shapes, wanted one: {sorted(shapes)}")
-        found = torch.stack(layers)
-    else:
-        found = _tensor(weights)
-    if found.ndim != 5 or not found.numel():
-        raise RecordError(
-            f"attention of shape {tuple(found.shape)} was given, wanted [layer batch head query key], none of them 0"
-        )
-    return found if found.is_floating_point() else found.float()
-
-
-def _check_shape(name: str, found: Tensor, wanted: tuple[int, ...]) -> None:
-    if tuple(found.shape) != wanted:
-        raise RecordError(f"{name} of shape {tuple(found.shape)} was given beside attention that wants {wanted}")
-
-
-def _check_attention(maps: AttentionMaps) -> None:
-    """Raise where rows of real queries do not sum to 1 or padding is attended to."""
-    real = (maps.queries >= 0)[None, :, None]
-    off = (maps.weights.float().sum(-1) - 1).abs().masked_fill(~real, 0.0).max()
-    if not off <= ROW_TOLERANCE:  # also where it is NaN
-        raise RecordError(
-            f"rows of this attention sum to 1 only within {float(off):.2g}, wanted {ROW_TOLERANCE:g}: attention in "
-            "training mode is after dropout, so call model.eval() first; scores before the softmax are no attention"
-        )
-    padding = ~maps.mask[None, :, None, None]
-    on_padding = float(maps.weights.masked_fill(~(padding & real[..., None]), 0.0).max())
-    if on_padding > ROW_TOLERANCE:
-        raise RecordError(
-            f"padding receives up to {on_padding:.2g} of a row's attention: pass the mask to the model that is captured"
-        )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fpt_viz.errors import RecordError
-from fpt_viz.records import attention, patching, statistics, store, telemetry
+from fpt_viz.records import _maps_file, patching, statistics, store, telemetry
 from fpt_viz.records.attention import AttentionMaps
 from fpt_viz.records.effects import AblationEffects, TopHeadsEffects
 from fpt_viz.records.language import LanguageRoles
@@ -16,7 +16,7 @@ from fpt_viz.records.shift import PatternShift
 from fpt_viz.records.statistics import HeadStatistics
 
 KINDS: dict[str, Any] = {
-    attention.KIND: AttentionMaps,
+    _maps_file.KIND: AttentionMaps,
     statistics.KIND: HeadStatistics,
     patching.KIND: PatchingEffects,
     **{kind.KIND: kind for kind in (AblationEffects, TopHeadsEffects, LanguageRoles, PatternShift)},

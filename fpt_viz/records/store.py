@@ -5,8 +5,9 @@ Tensors go to safetensors, whose header carries the rest as JSON; tables go to J
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
+from dataclasses import dataclass
 import hashlib
 import json
 import os
@@ -22,12 +23,15 @@ import torch
 from torch import Tensor
 
 from fpt_viz.errors import RecordError
+from fpt_viz.records._chunks import SUFFIX, ChunkedTensor, Place, n_chunks, places_in, raw
 
 Noted = TypeVar("Noted")
 Stamp = tuple[tuple[Path, tuple[int, int, int] | None], ...]
 """Of files: size, time of the last change and inode of each; None for one that is not there."""
 SCHEMA_VERSION = 1
 """Raised when a saved file's meaning changes; a reader refuses a newer one."""
+PIECES_SCHEMA = 2
+"""Of files whose large tensors have a digest for each piece, or whose attention weights are packed."""
 
 
 @contextlib.contextmanager
@@ -74,34 +78,93 @@ def read_json(path: Path) -> Any:
         raise RecordError(f"{path} is not whole: {error}. Restore it, or make it again.") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], kind: str, fields: Mapping[str, Any]) -> None:
-    """Write ``tensors`` and the JSON ``fields`` of a record of ``kind`` into one safetensors file, atomically."""
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    kind: str,
+    fields: Mapping[str, Any],
+    *,
+    schema: int | None = None,
+) -> None:
+    """Write ``tensors`` and the JSON ``fields`` of a record of ``kind`` into one safetensors file, atomically.
+
+    ``schema`` is the file's, :data:`SCHEMA_VERSION` unless told.
+    """
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"kind": kind, "schema": str(SCHEMA_VERSION), "fields": json.dumps(fields, allow_nan=False)}
+    header = header_of(kind, fields, schema or SCHEMA_VERSION)
     header["sha256"] = _digest(whole, header)
     write_bytes(path, save(whole, metadata=header))
 
 
+def header_of(kind: str, fields: Mapping[str, Any], schema: int) -> dict[str, str]:
+    """What the file of a record says of it, but for the checksum."""
+    return {"kind": kind, "schema": str(schema), "fields": json.dumps(fields, allow_nan=False)}
+
+
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and fields that :func:`write_tensors` wrote for a record of ``kind``."""
+    """The tensors and fields that :func:`write_tensors` wrote for a record of ``kind``.
+
+    All bytes are checked. Tensors are mapped from the file, so that they may be larger than memory.
+    """
+    with reading(path, kind) as stored:
+        for large in stored.large.values():
+            large.check()
+        return {**stored.tensors, **{name: stored.mapped(name) for name in stored.large}}, stored.fields
+
+
+@dataclass
+class Stored:
+    """An open file of tensors whose header and small tensors were checked."""
+
+    fields: dict[str, Any]
+    tensors: dict[str, Tensor]
+    """But for the large ones."""
+    large: dict[str, ChunkedTensor]
+    """Checked as they are read."""
+    mapped: Callable[[str], Tensor]
+    """A large tensor as it lies in the file, unchecked and unread."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str) -> Iterator[Stored]:
+    """The file of a record of ``kind``, of which the large tensors can be read in parts within the block."""
     if not path.is_file():
         raise RecordError(f"{path} is missing")
     _LAST.file = path.resolve(), _stat(path)
-    try:
-        with safe_open(path, "pt") as file:
+    with contextlib.ExitStack() as undo:
+        try:
+            content, file = undo.enter_context(path.open("rb")), undo.enter_context(safe_open(path, "pt"))
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        fields = json.loads(header.get("fields", "{}"))
-        version = int(header.get("schema", SCHEMA_VERSION))
-    except (SafetensorError, ValueError, OSError) as error:
-        raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
-    if header.get("kind") != kind:
-        raise RecordError(f"{path} holds {header.get('kind') or 'tensors of another program'}, wanted {kind}")
-    if version > SCHEMA_VERSION:
-        raise RecordError(f"{path} has schema {version}, newer than {SCHEMA_VERSION}: use a newer fpt_viz")
-    if header.get("sha256") != _digest(tensors, header):
-        raise RecordError(f"{path} was altered: its content does not match its checksum. Restore it, or make it again.")
-    return tensors, fields
+            names = set(file.keys())
+            split = {name for name in names if name + SUFFIX in names}
+            tensors = {name: file.get_tensor(name) for name in sorted(names - split)}
+            fields = json.loads(header.get("fields", "{}"))
+            version = int(header.get("schema", SCHEMA_VERSION))
+            places = places_in(content) if split else {}
+        except (SafetensorError, ValueError, OSError) as error:
+            raise RecordError(f"{path} is truncated or altered: {error}. Restore it, or make it again.") from error
+        if header.get("kind") != kind:
+            raise RecordError(f"{path} holds {header.get('kind') or 'tensors of another program'}, wanted {kind}")
+        if version > PIECES_SCHEMA:
+            raise RecordError(
+                f"{path} has schema {version}, newer than {SCHEMA_VERSION} and {PIECES_SCHEMA}: use a newer fpt_viz"
+            )
+        unlike = {name for name in split if not _are_digests(tensors.get(name + SUFFIX), places.get(name))}
+        if unlike or header.get("sha256") != _digest({**tensors, **{n: places[n] for n in split}}, header):
+            raise RecordError(
+                f"{path} was altered: its content does not match its checksum. Restore it, or make it again."
+            )
+        if not isinstance(fields, dict):
+            raise RecordError(f"{path} is no whole {kind} file: it has no fields, but {fields!r:.60}")
+        large = {name: ChunkedTensor(content, path, places[name], tensors.pop(name + SUFFIX)) for name in split}
+        yield Stored(fields, tensors, large, file.get_tensor)
+
+
+def _are_digests(found: Tensor | None, place: Place | None) -> bool:
+    """Whether ``found`` is of the type and shape of the digests of the large tensor at ``place``."""
+    if found is None or place is None:
+        return False
+    return found.dtype == torch.uint8 and tuple(found.shape) == (n_chunks(place.n_bytes), 32)
 
 
 def kind_of(path: Path) -> str:
@@ -216,16 +279,21 @@ def _versions(record: object) -> tuple[int | None, ...]:
 
 def tensor_sha256(tensor: Tensor) -> str:
     """The SHA-256 of the bytes of ``tensor``, wherever it lies and however it is strided."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+    return hashlib.sha256(raw(tensor)).hexdigest()
 
 
-def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """One checksum over the names, shapes and bytes of ``tensors`` and over the rest of ``header``."""
+def _digest(tensors: Mapping[str, Tensor | Place], header: Mapping[str, str]) -> str:
+    """One checksum over the names, shapes and bytes of ``tensors`` and over the rest of ``header``.
+
+    Of a large tensor, which is given by its place, the digests of its pieces are among ``tensors``.
+    """
     rest = {name: text for name, text in header.items() if name != "sha256"}
     digest = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensor_sha256(tensors[name]).encode())
+        found = tensors[name]
+        digest.update(f"{name} {found.dtype} {tuple(found.shape)}".encode())
+        if isinstance(found, Tensor):
+            digest.update(tensor_sha256(found).encode())
     return digest.hexdigest()
 
 

@@ -6,14 +6,20 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from scipy.stats import spearmanr
 import torch
 from torch import Tensor
 
+from fpt_viz import capture as capture_file
+from fpt_viz.analysis.routing_score import routing_score
 from fpt_viz.backbones import load_backbone
 from fpt_viz.capture import attention_rows, capture_attention, fingerprint, query_rows, visible_keys
+from fpt_viz.config import TrainConfig
 from fpt_viz.errors import CaptureError, ConfigError
 from fpt_viz.model import FrozenPretrainedTransformer
+from fpt_viz.records import AttentionMaps
 from fpt_viz.tasks import Batch, load_task
+from fpt_viz.train import train
 
 KERNELS = pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 WITHIN = {"atol": 1e-6, "rtol": 0}
@@ -143,6 +149,112 @@ def test_capture_inside_autocast_is_in_float32(tiny):
     expected = capture_attention(model, batch).weights
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(capture_attention(model, batch).weights, expected)
+
+
+# In bfloat16
+
+
+@pytest.mark.parametrize("queries", [None, "readout"])
+def test_a_bfloat16_capture_is_the_eager_kernels_in_autocast_up_to_its_rounding(
+    family, tiny, eager, padded, symbols, queries
+):
+    model = tiny(family, symbols)
+    exact = capture_attention(model, padded, queries=queries)
+
+    maps = capture_attention(model, padded, queries=queries, precision="bfloat16")
+
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = rows_of(eager(model, padded).attentions.float(), maps.queries)
+    torch.testing.assert_close(maps.weights, wanted, atol=0.03, rtol=0)
+    assert not torch.equal(maps.weights, exact.weights)
+    assert maps.weights.dtype == torch.float32
+    assert torch.equal(maps.weights == 0, exact.weights == 0)
+    sums = maps.weights.sum(-1)[(maps.queries >= 0)[None, :, None].expand(exact.weights.shape[:-1])]
+    torch.testing.assert_close(sums, torch.ones_like(sums), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("queries", [None, [0, 3]])
+def test_rows_of_a_bfloat16_capture_are_formed_in_float32_of_the_queries_and_keys_in_bfloat16(tiny, queries):
+    """Not rounded again: neither scores nor pattern."""
+    model = tiny("bert")
+    batch = model.task.distinct(3, "test")
+    projected: dict[str, Tensor] = {}
+    attention = model.backbone.attentions[1]
+    handles = [
+        getattr(attention, name).register_forward_hook(lambda _m, _a, found, name=name: projected.update({name: found}))
+        for name in ("query", "key")
+    ]
+
+    maps = capture_attention(model, batch, layers=[1], queries=queries, precision="bfloat16")
+
+    for handle in handles:
+        handle.remove()
+    assert {tensor.dtype for tensor in projected.values()} == {torch.bfloat16}
+    query, key = (projected[name].double().unflatten(-1, (4, -1)).transpose(1, 2) for name in ("query", "key"))
+    wanted = (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1)[:, :, list(queries or range(6))]
+    torch.testing.assert_close(maps.weights[0].double(), wanted, atol=1e-6, rtol=0)
+
+
+def test_the_precision_of_a_capture_is_recorded_and_float32_unless_asked_for(tiny, tmp_path):
+    model = tiny("gpt2")
+    batch = model.task.distinct(2, "test")
+    exact, low = capture_attention(model, batch), capture_attention(model, batch, precision="bfloat16")
+    assert low.source == exact.source | {"precision": "bfloat16"}
+    low.save(tmp_path / "maps.safetensors")
+    assert (AttentionMaps.load(tmp_path / "maps.safetensors").precision, exact.precision) == ("bfloat16", "float32")
+    assert torch.equal(capture_attention(model, batch).weights, exact.weights)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_bfloat16_capture_takes_patterns_that_a_hook_was_shown(tiny):
+    model = tiny("gpt2")
+    batch = model.task.distinct(2, "test")
+    shown = []
+    with model.hooks([("blocks.1.attn.hook_pattern", lambda pattern, hook: shown.append(pattern.dtype))]):
+        maps = capture_attention(model, batch, precision="bfloat16")
+    assert shown == [torch.bfloat16]
+    alone = capture_attention(model, batch, precision="bfloat16").weights
+    torch.testing.assert_close(maps.weights, alone, atol=0.02, rtol=0)
+
+
+def test_a_device_without_bfloat16_is_told_and_the_record_says_float32(caplog, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert capture_file._possible("bfloat16", torch.device("cuda")) == "float32"
+    assert "cuda does not compute in it, so this capture is in float32" in caplog.text
+    assert capture_file._possible("bfloat16", torch.device("cpu")) == "bfloat16"
+
+
+def test_heads_that_route_are_ranked_alike_in_bfloat16(tiny):
+    model = tiny("bert", load_task("bit_xor", n_bits=4))
+    with torch.no_grad():  # sharper, so that scores differ
+        for attention in model.backbone.attentions:
+            attention.query.weight *= 6
+    batch = model.task.distinct(64, "validation")
+    exact, low = (_scores(capture_attention(model, batch, precision=p)) for p in ("float32", "bfloat16"))
+    assert exact.std() > 0.02
+    assert spearmanr(exact, low).statistic > 0.99
+    assert exact.argmax() == low.argmax()
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_minilms_heads_are_ranked_alike_in_bfloat16_and_in_bytes():
+    model = FrozenPretrainedTransformer(load_backbone("minilm"), load_task("bit_xor")).eval()
+    for _step in train(model, config=TrainConfig(n_steps=30, batch_size=32)):
+        pass
+    batch = model.task.distinct(128, "validation")
+    exact = _scores(capture_attention(model, batch))
+    for options, within in (({"precision": "bfloat16"}, 0.99), ({"dtype": "uint8"}, 0.999)):
+        found = _scores(capture_attention(model, batch, **options))
+        assert spearmanr(exact, found).statistic > within
+        best, best_found = (set(scores.topk(5).indices.tolist()) for scores in (exact, found))
+        assert len(best & best_found) >= 4
+
+
+def _scores(maps: AttentionMaps) -> Tensor:
+    """The mean routing score of each head."""
+    found = routing_score(maps.weights, maps.needs, maps.queries)
+    return found.score.mean(1).flatten()
 
 
 # Errors
