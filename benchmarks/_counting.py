@@ -121,6 +121,7 @@ OWN_FORMULAS: dict[str, Callable[[Any], int]] = {
     "_linear_pointwise": _linear,  # oneDNN's, on a weight that is packed beforehand
     "mkldnn_linear": _linear,
     "linear": _linear,
+    "_mkl_linear": lambda args: 2 * int(args[0].numel()) * int(args[2].shape[0]),  # args[1] is the packed weight
 }
 
 
@@ -132,8 +133,8 @@ def _product(func: Any, args: Any) -> tuple[tuple[int, ...], torch.dtype] | None
     if name in ("mm", "addmm", "bmm", "baddbmm"):
         left, right = args[:2]
         return (*map(int, left.shape), int(right.shape[-1])), left.dtype
-    if name in ("_linear_pointwise", "mkldnn_linear", "linear"):
-        left, weight = args[:2]
+    if name in ("_linear_pointwise", "mkldnn_linear", "linear", "_mkl_linear"):
+        left, weight = args[0], args[2 if name == "_mkl_linear" else 1]
         return (prod(left.shape[:-1]), int(left.shape[-1]), int(weight.shape[0])), left.dtype
     return None
 

@@ -18,7 +18,7 @@ from fpt_viz.records.run import found_init
 InputInit = Literal["matched", "paper"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
-LATER = ("precision", "n_parts", "checkpoint_blocks")
+LATER = ("precision", "n_parts", "checkpoint_blocks", "compile")
 """Options of training that came after the first shipped runs: said only where they are not at their default, so that
 a run has the id that it always had."""
 
@@ -44,12 +44,16 @@ class TrainConfig:
     precision: Precision = "float32"
     """Of the matrix products in training; what is trained, its optimizer, layer norms and the loss stay in float32, and
     so does all that is measured afterwards. ``auto`` is bfloat16 where the device is faster in it."""
-    n_parts: int = 1
+    n_parts: int | None = None
     """Parts that a batch is computed in, one after the other (gradient accumulation): less memory, the same step up to
-    rounding and dropout."""
+    rounding and dropout. None chooses once, when training starts: parts of about a thousand tokens on the CPU, where
+    that costs no time; whole batches where hooks look on by then. A run's ``result.json`` says how many were used."""
     checkpoint_blocks: bool = False
     """Keep of each block its input alone, and compute the rest again in the backward pass: much less memory for about a
     third more time."""
+    compile: bool = False
+    """Compile the blocks by ``torch.compile``: the same step up to rounding, for a minute or more before the first one.
+    Where there is no compiler, or hooks are on the model, the steps are computed without it, and the log says so."""
     cache_features: bool = True
     """Where the output layer alone learns: what it reads is computed without dropout, once for each training example
     where the split can be kept. Off, or with a rate given in ``dropout``, every step runs the backbone."""
@@ -72,7 +76,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_types(type(self), vars(self), "train")
-        from_1 = ("n_steps", "batch_size", "n_validation", "checkpoint_every", "n_telemetry", "n_parts")
+        from_1 = ("n_steps", "batch_size", "n_validation", "checkpoint_every", "n_telemetry")
         at_least = dict.fromkeys(from_1, 1)
         from_0 = ("n_warmup_steps", "validate_every", "seed", "telemetry_every")
         for name, low in (at_least | dict.fromkeys(from_0, 0)).items():
@@ -85,7 +89,9 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must be above 0 and finite, got {getattr(self, name)}")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ConfigError(f"train.dropout must be from 0 to below 1, got {self.dropout}")
-        if self.n_parts > self.batch_size:
+        if self.n_parts is not None and self.n_parts < 1:
+            raise ConfigError(f"train.n_parts must be at least 1, got {self.n_parts}")
+        if self.n_parts is not None and self.n_parts > self.batch_size:
             raise ConfigError(f"train.n_parts is {self.n_parts}, and a batch has {self.batch_size} examples to share")
         if self.stop_when_solved and not self.validate_every:
             raise ConfigError("train.stop_when_solved needs checks: set train.validate_every, 10 for example")
@@ -144,8 +150,8 @@ class RunConfig:
         """Plain data without the options that are None, which TOML cannot say, and without :data:`LATER` defaults."""
         data: dict[str, Any] = _without_none(asdict(self))
         for name in LATER:
-            if data["train"][name] == getattr(TrainConfig, name):
-                del data["train"][name]
+            if data["train"].get(name) == getattr(TrainConfig, name):
+                data["train"].pop(name, None)
         return data
 
     @classmethod

@@ -1,7 +1,8 @@
 """Every error that the library raises on purpose.
 
-All derive from :class:`FptVizError`, so that a notebook can catch them in one line and the command line can turn each
-into one line on stderr. A message says what happened, to which object, what was wanted and got, and the cure.
+All but :class:`Terminated` derive from :class:`FptVizError`, so that a notebook can catch them in one line and the
+command line can turn each into one line on stderr. A message says what happened, to which object, what was wanted and
+got, and the cure.
 """
 
 from __future__ import annotations
@@ -53,6 +54,10 @@ class RecordError(FptVizError):
 
 class RunFolderError(FptVizError):
     """A run folder that is taken: it holds a run already, or another process writes to it."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came. What Ctrl-C does is done, and the command line ends with an exit code of its own."""
 
 
 class TrainingError(FptVizError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+import logging
 from pathlib import Path
 from typing import Any
 import weakref
@@ -19,7 +20,11 @@ from torch.utils._pytree import tree_leaves
 from fpt_viz.config import TrainConfig
 from fpt_viz.errors import ConfigError
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.training_pass import TrainingPass
+from fpt_viz.packed import bytes_to_pack
+from fpt_viz.tasks import Task
+from fpt_viz.training_pass import TrainingPass, is_watched, n_parts_of, rows_to_pack_for
+
+logger = logging.getLogger(__name__)
 
 N_TRIED = (1, 3)
 """Examples in the two steps from which the need of any batch is told."""
@@ -49,19 +54,21 @@ class Estimate:
         return max(0, (size_bytes - self.fixed_bytes) // max(1, self.bytes_per_example))
 
 
-def estimate(model: FrozenPretrainedTransformer, config: TrainConfig) -> Estimate:
+def estimate(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> Estimate:
     """The memory of one gradient step of ``model``, by two forward and backward passes of 1 and 3 examples.
 
     Tensors alone are counted, and every example as long as the task's longest; what the allocator and the matrix
-    products' own buffers hold comes on top. Weights, random state and mode of the model are as before.
+    products' own buffers hold comes on top. Weights that are packed to save time are left out: they are where there is
+    room for them (:func:`has_room_to_pack`). Weights, random state and mode of the model are as before.
 
     Args:
         model: On the device where it is to train, at the dropout with which it is to train.
-        config: For precision and checkpointing.
+        config: For precision and checkpointing; compiled blocks are counted as if they were not.
+        task: What is trained on; None for the model's own.
     """
-    passes = TrainingPass(model, config)
+    passes = TrainingPass(model, replace(config, compile=False), may_pack=False)
     device = model.output.weight.device
-    batch = model.task.distinct(max(N_TRIED), "train")  # as wide as the longest of all
+    batch = (task or model.task).distinct(max(N_TRIED), "train")  # as wide as the longest of all
     modes = {module: module.training for module in model.modules()}
 
     def step(n_examples: int) -> None:
@@ -112,7 +119,7 @@ def check_fits(model: FrozenPretrainedTransformer, config: TrainConfig) -> None:
     device = model.output.weight.device
     needed, free = estimate(model, config), available_bytes(device)
     held = _weights_bytes(model)  # in memory already, and no longer free
-    at_once = -(-config.batch_size // config.n_parts)
+    at_once = -(-config.batch_size // n_parts_of(model, config))
     if needed.of(at_once) - held <= free:
         return
     fits = needed.largest_batch(free + held)
@@ -127,6 +134,30 @@ def check_fits(model: FrozenPretrainedTransformer, config: TrainConfig) -> None:
         f"a step of {at_once} examples at a time needs about {_gib(needed.of(at_once))}, and {_gib(free)} is free on "
         f"{device}; at most {fits} fit: {cures or 'choose a smaller backbone or shorter inputs'}"
     )
+
+
+def has_room_to_pack(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> bool:
+    """Whether frozen weights can be packed (:mod:`fpt_viz.packed`) and a step still fits; if not, the log says so.
+
+    Two small steps are taken to find out, so not where somebody would see them: nothing is packed there.
+
+    Args:
+        model: On the device where it is to train, at the dropout with which it is to train.
+        config: Of the training.
+        task: What is trained on; None for the model's own.
+    """
+    packed = 0 if is_watched(model) else bytes_to_pack(model.backbone, rows_to_pack_for(model, config, task))
+    if not packed:
+        return False
+    free, at_once = available_bytes(model.output.weight.device), config.batch_size // n_parts_of(model, config, task)
+    needed = estimate(model, config, task).of(at_once) - _weights_bytes(model) + packed
+    if needed > free:
+        logger.warning(
+            "frozen weights are not packed, and steps take up to a tenth longer: %s would be needed, and %s is free",
+            _gib(needed),
+            _gib(free),
+        )
+    return needed <= free
 
 
 def _gib(size_bytes: int) -> str:
@@ -165,6 +196,8 @@ class _Live(TorchDispatchMode):
         return found
 
     def _count(self, tensor: Tensor, *, new: bool) -> None:
+        if tensor.layout is not torch.strided:
+            return  # weights packed for the processor, which no step makes, tell no storage
         storage = tensor.untyped_storage()
         if storage._cdata in self.known:
             return

@@ -39,10 +39,9 @@ from fpt_viz.records.run import (
     STEPS,
     commit_in,
     init_name,
-    read_steps,
     seal,
-    write_steps,
 )
+from fpt_viz.records.steps import read_steps, write_steps
 from fpt_viz.records.telemetry import FOLDER, TelemetryFrame, check_complete, frame_path, frames_of
 from fpt_viz.training_state import TrainingState
 
@@ -131,8 +130,8 @@ class RunFolder:
         """The config, with weights and data at the commits of the Hub that a run which goes on here was started on."""
         if not self.goes_on:
             return self.config
-        ledger, here = (store.read_json(self.path / name) for name in (LEDGER, ENVIRONMENT))
-        backbone = commit_in(ledger["backbone"], self.path / LEDGER)
+        ledger, here = Ledger.load(self.path / LEDGER), store.read_json(self.path / ENVIRONMENT)
+        backbone = commit_in(ledger.backbone, self.path / LEDGER)
         data = commit_in(here.get("data", {}), self.path / ENVIRONMENT)
         return self.config.at_commits(backbone=backbone, data=data).found_from(self.path)
 
@@ -162,7 +161,7 @@ class RunFolder:
         """Raise where the run would go on with another task, other data or other weights than it was started on."""
         then = store.read_json(self.path / ENVIRONMENT)
         was, now = {"data": sources["data"]} | then, sources
-        ledger = Ledger.from_json(store.read_json(self.path / LEDGER))
+        ledger = Ledger.load(self.path / LEDGER)
         check_start(model.backbone.provenance, ledger, self.path)
         what = ""
         if was.get("task_sha256") != now["task_sha256"]:
@@ -209,7 +208,7 @@ class RunFolder:
         """Save the trained tensors, prove that nothing frozen moved, and seal the folder."""
         self.checkpoint(state)
         store.write_tensors(self.path / ADAPTER, dict(model.trained_tensors()), "adapter", {"step": state.n_steps})
-        moved = model.verify(Ledger.from_json(store.read_json(self.path / LEDGER)))
+        moved = model.verify(Ledger.load(self.path / LEDGER))
         started_on = store.read_json(self.path / ENVIRONMENT)
         result = {
             "run_id": self.run_id,
@@ -221,6 +220,7 @@ class RunFolder:
             "frozen_intact": not moved,
             "moved": moved,
             "n_cached": state.n_cached,
+            "n_parts": state.n_parts,
             "task_sha256": started_on.get("task_sha256"),
             "data": started_on.get("data", {}),
             "note": model.task.note,

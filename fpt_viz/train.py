@@ -20,18 +20,19 @@ from types import FrameType
 import torch
 
 from fpt_viz.config import RunConfig, TrainConfig
-from fpt_viz.errors import ConfigError
+from fpt_viz.errors import ConfigError, Terminated
 from fpt_viz.features import Features
+from fpt_viz.loading import build_model
 from fpt_viz.measures.base import outcomes_of
 from fpt_viz.measures.evaluate import evaluate, summarise
-from fpt_viz.memory import check_fits
-from fpt_viz.model import FrozenPretrainedTransformer, build_model
+from fpt_viz.memory import check_fits, has_room_to_pack
+from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.progress import shown
 from fpt_viz.records import Evaluation, RunRecord, Step, load_run
 from fpt_viz.run_folder import RunFolder
 from fpt_viz.tasks import Task
 from fpt_viz.telemetry import Probe
-from fpt_viz.training_pass import TrainingPass, pick_precision
+from fpt_viz.training_pass import TrainingPass, n_parts_of, pick_precision
 from fpt_viz.training_state import TrainingState
 from fpt_viz.updates import Forward, Updates
 
@@ -61,14 +62,16 @@ def train(
     start = perf_counter()
     features = Features.of(model, task, config)
     state.n_cached = features.n_kept if features is not None else 0
-    forward = TrainingPass(model, config).of if features is None else _reading(model, features)
+    n_parts = n_parts_of(model, config, task) if features is None else config.n_parts or 1
+    config, state.n_parts = replace(config, n_parts=n_parts), n_parts  # once for all steps, whoever looks on later
+    forward = _forward(model, task, config) if features is None else _reading(model, features)
     updates = Updates(task, state, config)
     while state.n_steps < config.n_steps and not state.done(config):
         batch = task.sample(config.batch_size, state.data_rng)
         rate = learning_rate(config, state.n_steps)
-        parts = [batch[rows] for rows in torch.arange(len(batch)).tensor_split(config.n_parts)]
+        parts = [batch[rows] for rows in torch.arange(len(batch)).tensor_split(min(n_parts, len(batch)))]
         with state.own_rng():
-            measured = updates.take(parts if config.n_parts > 1 else [batch], forward, rate)
+            measured = updates.take(parts if n_parts > 1 else [batch], forward, rate)
         state.n_steps += 1
         model.step = state.n_steps
         if updates.due():
@@ -86,6 +89,11 @@ def train(
             elapsed_seconds=state.elapsed_seconds,
             validation=validation,
         )
+
+
+def _forward(model: FrozenPretrainedTransformer, task: Task, config: TrainConfig) -> Forward:
+    """Forward passes of the whole model."""
+    return TrainingPass(model, config, task, may_pack=has_room_to_pack(model, config, task)).of
 
 
 def _reading(model: FrozenPretrainedTransformer, features: Features) -> Forward:
@@ -170,7 +178,7 @@ def run(
                     folder.checkpoint(state)
                     raise Interrupted(
                         f"stopped after {state.n_steps} steps, all saved: go on with --resume --out {out}"
-                    )
+                    ) from stopped.by
                 if state.n_steps % config.train.checkpoint_every == 0:
                     folder.checkpoint(state)
         folder.checkpoint(state)  # before the evaluation, which may be cut off
@@ -198,20 +206,37 @@ def pick_device(device: str | None) -> torch.device:
     return torch.device(device)
 
 
+class _StopRequest(threading.Event):
+    """Set when the run is to stop."""
+
+    by: KeyboardInterrupt | None = None
+    """What asked for it, where that was not Ctrl-C."""
+
+
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set within the block, so that no step is cut in half; a second one breaks in."""
-    stopped = threading.Event()
+def _stop_requests() -> Iterator[_StopRequest]:
+    """An event that Ctrl-C and SIGTERM set within the block, so that no step is cut in half.
+
+    A second Ctrl-C breaks in. A second SIGTERM does not: schedulers send it to parent and child, and the parent hands
+    on its own. A signal that is ignored stays so.
+    """
+    stopped = _StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # only the main thread hears signals
         return
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if stopped.is_set():
+        by = Terminated() if number == signal.SIGTERM else None
+        if not stopped.is_set():
+            stopped.by = by
+            stopped.set()
+        elif by is None:
             raise KeyboardInterrupt
-        stopped.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield stopped
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import logging
+import sys
 from typing import Any
 
 from jaxtyping import Float
@@ -16,14 +17,61 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from fpt_viz.compiled import CompiledBlocks
 from fpt_viz.config import Precision, TrainConfig
 from fpt_viz.kernel import KERNEL, TAPS
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.tasks import Batch
+from fpt_viz.packed import PackedWeights, Seen, bytes_to_pack
+from fpt_viz.tasks import Batch, Task
 
 logger = logging.getLogger(__name__)
 
 LOW = {"bfloat16": torch.bfloat16}
+N_TRIED = 2
+"""Examples in the pass by which blocks are compiled: for one alone, torch would make graphs of their own."""
+PART_TOKENS = 1024
+"""Tokens of a part of a batch, about, at the longest: on the CPU, products were as fast on so many rows as on more."""
+
+
+def n_parts_of(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> int:
+    """How many parts a batch is computed in: what ``config`` says, or as many as cost no time.
+
+    Those are parts of about :data:`PART_TOKENS` tokens, counted at the task's longest, and on the CPU alone: a GPU
+    wants large batches. A batch stays whole where somebody might see its parts: where the task has a loss of its own,
+    which need not be a mean over examples, or where hooks or a ``forward`` of somebody's own look on. A training asks
+    once, when it starts: parts decide what dropout draws.
+
+    Args:
+        model: As it is when its training starts.
+        config: Of the training.
+        task: What is trained on; None for the model's own.
+    """
+    if config.n_parts is not None:
+        return config.n_parts
+    task = task or model.task
+    if is_watched(model) or type(task).loss is not Task.loss or model.output.weight.device.type != "cpu":
+        return 1
+    return min(config.batch_size, max(1, config.batch_size * task.n_tokens // PART_TOKENS))
+
+
+def is_watched(model: FrozenPretrainedTransformer) -> bool:
+    """Whether hooks, or a ``forward`` of somebody's own, would see how ``model`` is called."""
+    return _is_own(model) or _anything_hooked(model)
+
+
+def rows_to_pack_for(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> int:
+    """Tokens that every pass in float32 on the CPU computes at a time; more than any pack is for where they differ.
+
+    They differ where parts are not equal, and where examples are of different lengths, whose batches are trimmed.
+    """
+    task, device = task or model.task, model.output.weight.device
+    n_parts = n_parts_of(model, config, task)
+    if device.type != "cpu" or pick_precision(config.precision, device) != "float32" or config.batch_size % n_parts:
+        return sys.maxsize
+    n_rows = config.batch_size // n_parts * task.n_tokens
+    if not bytes_to_pack(model.backbone, n_rows) or task.distinct(1, "train").mask is not None:
+        return sys.maxsize
+    return n_rows
 
 
 def pick_precision(precision: Precision, device: torch.device) -> Precision:
@@ -54,40 +102,74 @@ def _computes_bfloat16(device: torch.device) -> bool:
 class TrainingPass:
     """Forward passes of ``model`` for training, on the device where it is.
 
-    Three things are left out, and none changes what is learned beyond rounding:
+    Four things are left out, and none changes what is learned beyond rounding:
 
     - In the last block, the feed-forward half of tokens that the output layer does not read (families say where that
       half begins: ``Backbone.tail_path``). Not where somebody looks at that block, or at what follows it, through a
       hook, nor with ``config.checkpoint_blocks``. A model with hooks of its own, or with a ``forward`` of its own, is
       called whole.
     - On the CPU, the float mask of each dropout (:mod:`fpt_viz.dropout`).
+    - In float32 on the CPU, with few tokens at a time and as many in each pass, the layout of frozen matrices in each
+      product (:mod:`fpt_viz.packed`).
     - In bfloat16, the conversion of frozen matrices at each step: they are kept in both precisions, trained tensors,
       layer norms, loss and optimizer in float32.
     """
 
-    def __init__(self, model: FrozenPretrainedTransformer, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        model: FrozenPretrainedTransformer,
+        config: TrainConfig,
+        task: Task | None = None,
+        *,
+        may_pack: bool = True,
+    ) -> None:
+        """Make the copies of frozen matrices, and compile if asked for.
+
+        Args:
+            model: On its device.
+            config: Of the training.
+            task: What is trained on; None for the model's own.
+            may_pack: Whether there is memory for packed weights (:func:`fpt_viz.memory.has_room_to_pack`).
+        """
         self.model = model
         device = model.output.weight.device
         self.precision = pick_precision(config.precision, device)
         self.low: dict[str, Tensor] = {}
         """Frozen tensors of the backbone in low precision, by name."""
-        self._versions: dict[str, int] = {}
+        self._seen: dict[str, Seen] = {}
         self._copy_frozen()
         self.checkpointed = config.checkpoint_blocks
         model.backbone.checkpoint_blocks(on=self.checkpointed)
+        self.packed = PackedWeights(model.backbone, sys.maxsize)
+        """Frozen matrices as the processor multiplies by them, for the rows of a part."""
+        self.compiled = CompiledBlocks(model.backbone, lambda: _anything_hooked(model))
+        if config.compile and self.checkpointed:  # transformers calls such blocks past their own forward
+            self.compiled.tell("checkpointed blocks are not compiled")
+        elif config.compile:
+            self.compiled.make(self._try)
+        if may_pack and not self.compiled.forwards:  # a compiler's graphs take plain weights
+            self.packed = PackedWeights(model.backbone, rows_to_pack_for(model, config, task))
 
     @property
     def size_bytes(self) -> int:
-        """Of the copies of frozen matrices."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.low.values())
+        """Of the copies of frozen matrices, in low precision or packed."""
+        return self.packed.size_bytes + sum(tensor.numel() * tensor.element_size() for tensor in self.low.values())
+
+    def _try(self) -> None:
+        """One pass forwards and backwards that changes nothing, not even what is drawn next."""
+        model, device = self.model, self.model.output.weight.device
+        trained, batch = list(model.trained_tensors().values()), model.task.distinct(N_TRIED, "train")
+        own_draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with own_draws, torch.enable_grad(), self.of(batch) as logits_of:
+            torch.autograd.grad(logits_of().square().mean(), trained, allow_unused=True)
 
     def _copy_frozen(self) -> None:
         """Copy the frozen matrices into low precision, those that were written to since the last time alone."""
         if self.precision not in LOW:
             return
         for name, parameter in _frozen_matrices(self.model.backbone):
-            if self._versions.get(name) != parameter._version:
-                self._versions[name] = parameter._version
+            if name not in self._seen or not self._seen[name].are([parameter]):
+                self._seen[name] = Seen([parameter])
                 self.low[name] = parameter.detach().to(LOW[self.precision])
 
     @contextlib.contextmanager
@@ -105,6 +187,8 @@ class TrainingPass:
         with contextlib.ExitStack() as undo:
             if device.type == "cpu":
                 undo.enter_context(_own_attention(model))
+                undo.enter_context(self.packed.used())
+            undo.enter_context(self.compiled.used())
             if _is_own(model):
                 yield lambda: self._in_precision(lambda: model(batch.inputs, batch.mask)).float()
                 return
@@ -141,6 +225,10 @@ def _frozen_matrices(backbone: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _hooked(module: nn.Module) -> bool:
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooks) or module in TAPS
+
+
+def _anything_hooked(model: FrozenPretrainedTransformer) -> bool:
+    return any(map(_hooked, model.modules()))
 
 
 def _is_own(model: FrozenPretrainedTransformer) -> bool:

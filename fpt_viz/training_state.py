@@ -40,6 +40,8 @@ class TrainingState:
         self.steps_to_solve: int | None = None
         self.n_cached = 0
         """Training examples whose features were kept, where the output layer alone learns."""
+        self.n_parts = 1
+        """Parts that each batch is computed in, as decided when the training started."""
         self.before_save: Callable[[], None] = _nothing
         """Called before the state is saved; raises where it must not be."""
         self._rng = _rng_of_seed(config.seed, self.device)

@@ -23,7 +23,7 @@ EVERYTHING = RunConfig(
         n_steps=7, batch_size=3, learning_rate=1.25e-4, schedule="cosine", n_warmup_steps=2, max_grad_norm=0.3,
         dropout=0.0, seed=2**62, validate_every=5, n_validation=9, stop_when_solved=True, checkpoint_every=6,
         telemetry_every=8, telemetry_heads=("L0H1",), n_telemetry=11, cache_features=False,
-        precision="bfloat16", n_parts=2, checkpoint_blocks=True,
+        precision="bfloat16", n_parts=2, checkpoint_blocks=True, compile=True,
     ),
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ import sys
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "fpt_viz"
+SAVED = PACKAGE.parent / "data/results/notebooks/xor-pretrained"
 
 TRAINING = {
     "progress", "features", "telemetry", "training_state", "training_pass", "memory", "updates", "run_folder",
@@ -25,9 +26,9 @@ BELOW_ALL = {"errors", "records", "registry", "analysis"}
 VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
     "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "activations", "module_hooks", "tap",
-    "cache", "capture", "reference", "intervene", "config", "model", "measures", "progress", "training_state",
-    "run_folder", "train", "engines", "telemetry", "features", "dropout", "plain_attention", "training_pass",
-    "memory", "updates",
+    "cache", "capture", "reference", "intervene", "config", "model", "loading", "measures", "progress",
+    "training_state", "run_folder", "train", "engines", "telemetry", "features", "dropout", "plain_attention", "packed",
+    "compiled", "training_pass", "memory", "updates",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
 
@@ -50,6 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel", "dropout"},  # what computes: weights, groups
     "dropout": BELOW_ALL,  # one operation, wherever one is
     "plain_attention": BELOW_ALL | {"dropout"},  # one operation, likewise
+    "packed": BELOW_ALL,  # one operation, likewise, and the layers that it is put into
     "kernel": BELOW_ALL | {"dropout", "plain_attention"},  # one layer's attention in steps, whoever looks on
     "activations": BELOW_ALL | {"backbones", "kernel"},  # what a model's activations are called
     "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel
@@ -62,12 +64,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": BELOW_ALL
     | {"sources", "freeze", "tasks", "backbones", "kernel", "activations", "tap", "cache", "capture", "intervene"}
     | {"config", "dropout"},  # joins
+    "loading": BELOW_ALL | {"tasks", "backbones", "config", "model"},  # a model from what was written of it
     "measures": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # ask a model and a task
     "progress": {"records"},  # shows steps, whoever makes them
     "telemetry": BOTH_SIDES - VIEWERS - TRAINING - {"engines"},  # probes a model while it trains, with measures
     "training_state": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what a checkpoint holds of a model
     "run_folder": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # on the disk
     "features": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # what training need not compute twice
+    "compiled": BELOW_ALL | {"backbones"},  # blocks of a backbone by torch's compiler
     "training_pass": BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"},  # a forward pass, for its loss alone
     "memory": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_pass"},  # what a step holds
     "updates": (BOTH_SIDES - VIEWERS - TRAINING - {"measures", "engines"}) | {"training_state"},  # what a step does
@@ -156,13 +160,10 @@ def test_every_layer_of_the_table_knows_only_layers_of_the_table():
 
 
 def test_the_table_has_no_ring():
-    def below(layer: str, seen: tuple[str, ...] = ()) -> None:
-        assert layer not in seen, f"a ring: {' -> '.join([*seen, layer])}"
-        for other in MAY_IMPORT[layer]:
-            below(other, (*seen, layer))
-
-    for layer in ("cli", "__init__", "testing"):
-        below(layer)
+    try:
+        TopologicalSorter(MAY_IMPORT).prepare()
+    except CycleError as ring:
+        pytest.fail(f"a ring: {' -> '.join(reversed(ring.args[1]))}")
 
 
 def test_no_import_closes_a_ring_of_modules_not_even_one_inside_a_function():
@@ -236,6 +237,19 @@ def test_importing_the_package_imports_nothing_heavy():
     assert heavy_after("import fpt_viz; dir(fpt_viz); fpt_viz.figures", heavy) == []
 
 
+def test_a_saved_run_is_drawn_with_torch_and_one_drawing_library_alone():
+    """So that its heads are seen within 3 s of a cold start, half of which are torch's (``benchmarks/startup.py``)."""
+    heavy = {"transformers", "accelerate", "captum", "sklearn", "scipy", "pandas", "pyarrow", "ipywidgets"}
+    heavy |= {"jinja2", "rich", "sympy", "torch._dynamo", "plotly", "matplotlib"}
+    code = f"""
+import fpt_viz as fpt
+figure = fpt.figures.head_grid(fpt.load_run({str(SAVED)!r}).statistics())
+figure.to_plotly().to_json()
+"""
+    assert heavy_after(code, heavy) == ["plotly"]
+
+
+@pytest.mark.slow
 def test_viewers_import_where_transformers_cannot_be():
     code = "\n".join(
         [
@@ -250,6 +264,7 @@ def test_viewers_import_where_transformers_cannot_be():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_producers_import_no_drawing():
     drawing = {"plotly", "matplotlib", "captum", "ipywidgets", "anywidget", "jinja2", "fpt_viz.figures"}
     code = "\n".join(
