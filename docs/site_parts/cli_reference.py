@@ -9,7 +9,7 @@ from fpt_viz.cli import parser
 HEAD = """# Command line
 
 Made from the program's own parser: `fpt-viz COMMAND --help` says the same. Errors are one line on stderr. The exit code
-is 2 for what you must mend, 1 for a failure of the run, and 130 after Ctrl-C with everything saved.
+is 2 for what you must mend, 1 for a failure of the run, and with everything saved 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 

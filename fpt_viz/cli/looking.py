@@ -76,13 +76,13 @@ def _records(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str], d
         RecordError: One of ``paths`` is no run and holds none, is damaged, or holds none that can be read.
     """
     from fpt_viz.records import load_run, store
-    from fpt_viz.records.run import CONFIG, RESULT
+    from fpt_viz.records.run import RESULT
 
     records: list[RunRecord] = []
     unfinished: dict[Path, str] = {}
     refused: dict[Path, str] = {}
     for path in paths:
-        below = [] if (path / CONFIG).exists() else sorted(file.parent for file in path.rglob(CONFIG))
+        below = _below(path)
         for folder in below or [path]:
             failure = folder / "failure.json"
             if below and not (folder / RESULT).exists():
@@ -97,6 +97,19 @@ def _records(paths: Sequence[Path]) -> tuple[list[RunRecord], dict[Path, str], d
     if refused and not records:
         raise RecordError(f"no run could be read: {next(iter(refused.values()))}")
     return records, unfinished, refused
+
+
+def _below(path: Path) -> list[Path]:
+    """The runs that the folder ``path`` holds or, where it is an experiment's, names; none of a run itself."""
+    from fpt_viz.records.run import CONFIG
+
+    if (path / CONFIG).exists():
+        return []
+    if not (path / "plan.json").exists():
+        return sorted(file.parent for file in path.rglob(CONFIG))
+    from fpt_viz.reproduce import load_plan
+
+    return sorted({folder for entry in load_plan(path).entries for folder in entry.runs.values()})
 
 
 def log(arguments: Namespace) -> Answer:

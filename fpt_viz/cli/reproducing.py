@@ -36,9 +36,15 @@ def reproduce(arguments: Namespace) -> Answer:
     )
     failed = [failure for _, failure in result.failures if failure.kind != "diverged"]
     shown: list[str | Table] = [result.table.caption, table_shown(result.table), *result.table.notes]
-    runs = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
-    n_failed = f"{runs} failed; the same command tries again. " if failed else ""
-    return Answer(result.to_json(), [*shown, f"{n_failed}Saved in {result.folder}."], exit_code=1 if failed else 0)
+    n_damaged = sum(failure.kind == "damaged" for failure in failed)
+    told = f"{_runs(n_damaged)} damaged: left as found, with its cure above. " if n_damaged else ""
+    if len(failed) > n_damaged:
+        told += f"{_runs(len(failed) - n_damaged)} failed; the same command tries again. "
+    return Answer(result.to_json(), [*shown, f"{told}Saved in {result.folder}."], exit_code=1 if failed else 0)
+
+
+def _runs(n: int) -> str:
+    return "1 run" if n == 1 else f"{n} runs"
 
 
 def table_shown(table: PaperTable) -> Table:

@@ -24,6 +24,9 @@ MOST_TRIES = 3
 """Of a job whose worker dies under it; each goes on from the last checkpoint."""
 LONGEST_SAVE_SECONDS = 60.0
 """For a worker that was asked to save its run and stop."""
+ENDED_BY_ITSELF = (0, -signal.SIGTERM)
+"""Exit codes of a worker that was asked to: SIGTERM ends it where there is nothing to save, before and after training.
+"""
 
 
 class WorkerError(FptVizError):
@@ -50,12 +53,15 @@ class Local:
         self.n_workers = workers or (1 if _on_gpu(device) else len(self.cores))
         self.n_threads = threads or max(1, len(self.cores) // self.n_workers)
         self.device = device
+        self.n_cut_off = 0
+        """Runs that the last :meth:`run`, when it was stopped, ended before they had saved."""
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Execute ``jobs``: a worker that ends one takes the next. One whose worker dies is tried again."""
         waiting = iter(jobs)
         again: deque[tuple[Job, int]] = deque()
         workers: dict[int, _Worker] = {}
+        self.n_cut_off = 0
 
         def feed(place: int) -> None:
             job, tries = again.popleft() if again else (next(waiting, None), 0)
@@ -84,7 +90,26 @@ class Local:
                         if outcome is not None:
                             yield outcome
             finally:
-                _end(list(workers.values()))
+                self._end(list(workers.values()))
+
+    def _end(self, workers: list[_Worker]) -> None:
+        """Let idle workers end, and busy ones save first; count those that did not."""
+        for worker in workers:
+            if worker.job is not None:
+                worker.process.terminate()
+            assert worker.process.stdin is not None  # a pipe was asked for
+            with contextlib.suppress(OSError):
+                worker.process.stdin.close()
+        try:
+            for worker in workers:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    worker.process.wait(LONGEST_SAVE_SECONDS)
+        finally:  # a second Ctrl-C waits for nothing
+            for worker in workers:
+                if worker.job is not None and worker.process.poll() not in ENDED_BY_ITSELF:
+                    self.n_cut_off += 1
+                worker.process.kill()
+                worker.close()
 
     def _share(self, place: int) -> list[int]:
         """The cores of the worker at ``place``; none where there are fewer cores than workers."""
@@ -156,24 +181,6 @@ def _after_death(worker: _Worker, code: int, words: str, again: deque[tuple[Job,
     note_failure(job.folder, error)
     message = str((failure_in(job.folder) or {})["message"])
     return Outcome(job=job, status="failed", seconds=perf_counter() - worker.started, error=message)
-
-
-def _end(workers: list[_Worker]) -> None:
-    """Let idle workers end, and busy ones save first."""
-    for worker in workers:
-        if worker.job is not None:
-            worker.process.terminate()
-        assert worker.process.stdin is not None  # a pipe was asked for
-        with contextlib.suppress(OSError):
-            worker.process.stdin.close()
-    try:
-        for worker in workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(LONGEST_SAVE_SECONDS)
-    finally:  # a second Ctrl-C waits for nothing
-        for worker in workers:
-            worker.process.kill()
-            worker.close()
 
 
 def _cores() -> list[int]:

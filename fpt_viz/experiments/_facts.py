@@ -72,14 +72,40 @@ class Failure:
     """Steps that are on the disk."""
     last_check: float | None = None
     """Validation accuracy at the last check before."""
+    rate: str = ""
+    """The learning rate that it had, where its row is of several."""
+
+    @property
+    def who(self) -> str:
+        """Which run it was."""
+        return f"seed {self.seed}{f' at rate {self.rate}' if self.rate else ''}"
 
     @property
     def told(self) -> str:
         """In a few words, for a table."""
         if self.kind != "diverged":
-            return f"seed {self.seed} {self.kind}"
+            return f"{self.who} {self.kind}"
         before = "" if self.last_check is None else f", {100 * self.last_check:.1f} % at its last check"
-        return f"seed {self.seed} diverged after {self.n_steps} steps{before}"
+        return f"{self.who} diverged after {self.n_steps} steps{before}"
+
+
+def told_together(failures: Sequence[Failure]) -> list[str]:
+    """``failures`` in few words: what diverged one by one, of the rest those of one kind together."""
+    told: dict[str, None] = {}
+    places: dict[tuple[str, int], list[str]] = {}
+    for failure in failures:
+        if failure.kind == "diverged":
+            told[failure.told] = None
+        else:
+            places.setdefault((failure.kind, failure.seed), []).append(failure.rate)
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for (kind, seed), rates in places.items():
+        at = ", ".join(dict.fromkeys(filter(None, rates)))
+        seeds.setdefault((kind, at), []).append(seed)
+    for (kind, at), own in seeds.items():
+        who = f"seed{'s' if len(own) > 1 else ''} {', '.join(map(str, sorted(own)))}"
+        told[f"{who} {kind}{f' at rate {at}' if at else ''}"] = None
+    return list(told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +200,13 @@ def _step_seconds(steps: tuple[Step, ...]) -> float:
 
 def _on_train(folder: Path) -> float | None:
     path = folder / EVALUATED_ON_TRAIN
-    return float(store.unsealed(store.read_json(path), path)["accuracy"]) if path.exists() else None
+    if not path.exists():
+        return None
+    content = store.unsealed(store.read_json(path), path)
+    try:
+        return float(content["accuracy"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"{path} is no whole evaluation ({type(error).__name__}: {error})") from error
 
 
 def _routing(record: RunRecord) -> Routing | None:

@@ -153,8 +153,14 @@ def load_plan(folder: Path) -> Plan:
         raise RecordError(f"{path} is no plan of an experiment")
     if data.get("schema", 0) > SCHEMA:
         raise RecordError(f"{path} has schema {data['schema']}, newer than {SCHEMA}: use a newer fpt_viz")
-    entries = tuple(_entry(entry, folder.parent / RUNS) for entry in data["entries"])
-    return Plan(experiment=data["experiment"], scale=data["scale"], folder=folder, entries=entries)
+    try:
+        entries = tuple(_entry(entry, folder.parent / RUNS) for entry in data["entries"])
+        return Plan(experiment=data["experiment"], scale=data["scale"], folder=folder, entries=entries)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(
+            f"{path} is no whole plan of an experiment ({type(error).__name__}: {error}): fpt-viz reproduce makes it "
+            "again"
+        ) from error
 
 
 def runs_in(pool: Path) -> dict[str, Path]:

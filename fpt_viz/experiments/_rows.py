@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from fpt_viz.experiments._facts import Facts, Failure, Found, common_seeds, mean_check, steps_until
+from fpt_viz.experiments._facts import (
+    RULED_OUT,
+    Facts,
+    Failure,
+    Found,
+    common_seeds,
+    is_out,
+    mean_check,
+    steps_until,
+)
 from fpt_viz.experiments.base import Cell, Published, Quantity
 from fpt_viz.tables import LEAST_SEEDS, StepsTaken, has_spread, holm, over_seeds, paired_p
 
 NO_SPREAD = "no spread over seeds: no test"
 NOT_CHOSEN = "not chosen yet"
+ALL_OUT = "a run diverged or failed at each rate"
+"""Why a system has no best rate, and will have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +51,11 @@ class Row:
     def seeds(self) -> tuple[int, ...]:
         """Of the finished runs."""
         return tuple(facts.seed for facts in self.finished)
+
+    @property
+    def broke(self) -> bool:
+        """Whether a run diverged or failed."""
+        return any(failure.kind in RULED_OUT for failure in self.failed)
 
     @property
     def published(self) -> Published | None:
@@ -161,17 +178,31 @@ def _best_rates(found: Sequence[Found]) -> list[tuple[Found, tuple[tuple[str, st
         seeds = common_seeds(ordered)
         scores = [mean_check(one, seeds) for one in ordered]
         best = max(range(len(ordered)), key=lambda i: (-1.0 if scores[i] is None else scores[i], -i))
-        every = tuple(failure for one in group for failure in one.failed)
+        every = _failed_at(ordered)
         at_edge = best in (0, len(ordered) - 1)
         sweep = ", ".join(
             f"{rate_of(one.cell):g}: {'-' if score is None else f'{100 * score:.1f}'}"
             for one, score in zip(ordered, scores, strict=True)
         )
-        rate = f"{rate_of(ordered[best].cell):g}{' (end of the grid)' if at_edge else ''}" if seeds else NOT_CHOSEN
+        rate = f"{rate_of(ordered[best].cell):g}{' (end of the grid)' if at_edge else ''}"
+        if not seeds:
+            rate = f"none: {ALL_OUT}" if all(map(is_out, group)) else NOT_CHOSEN
         read = tuple(facts for facts in ordered[best].finished if facts.seed in seeds)
         beside = (("Best rate", rate), ("Validation (%) by rate", sweep))
         chosen.append((replace(ordered[best], finished=read, failed=every), beside))
     return chosen
+
+
+def _failed_at(group: Sequence[Found]) -> tuple[Failure, ...]:
+    """What failed at any rate of ``group``, with its rate, unless the same holds of that seed at all of them."""
+    n_rates = Counter((failure.seed, failure.kind) for one in group for failure in one.failed if not failure.message)
+    return tuple(
+        failure
+        if n_rates[failure.seed, failure.kind] == len(group)
+        else replace(failure, rate=f"{rate_of(one.cell):g}")
+        for one in group
+        for failure in one.failed
+    )
 
 
 def rate_of(cell: Cell) -> float:

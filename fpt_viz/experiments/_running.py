@@ -19,6 +19,7 @@ from fpt_viz.experiments._rows import Row, rows_of
 from fpt_viz.experiments._table import table_of
 from fpt_viz.experiments.base import SOURCES, Cell, Experiment
 from fpt_viz.export import Figure, PaperTable
+from fpt_viz.export.provenance import sidecar
 from fpt_viz.records.run import CONFIG
 
 TABLES = ("md", "html", "csv", "tex")
@@ -44,10 +45,17 @@ class Result:
         return [(row, failure) for row in self.rows for failure in row.failed]
 
     def save(self) -> list[Path]:
-        """Write table and figure beside the plan; the same records give the same bytes."""
+        """Write table and figure beside the plan; the same records give the same bytes.
+
+        A figure of before, of which nothing is left to draw, is removed.
+        """
         paths = [self.table.save(self.folder / f"table.{suffix}") for suffix in TABLES]
         if self.figure is not None:
             paths += [self.figure.save(self.folder / f"figure.{suffix}") for suffix in FIGURES]
+            return paths
+        for old in (self.folder / f"figure.{suffix}" for suffix in FIGURES):
+            old.unlink(missing_ok=True)
+            sidecar(old).unlink(missing_ok=True)
         return paths
 
     def to_json(self) -> dict[str, Any]:
@@ -93,8 +101,10 @@ def reproduce(
                         tell(done, total, outcome)
     except KeyboardInterrupt:
         _result(plan, experiment).save()
+        n_cut_off = getattr(engine, "n_cut_off", 0)  # of an engine that counts them
+        others = f", {n_cut_off} cut off before it was saved, and" if n_cut_off else " and"
         raise KeyboardInterrupt(
-            f"stopped with {done} of {total} runs ended and the others saved: the same command goes on"
+            f"stopped with {done} of {total} runs ended{others} the others saved: the same command goes on"
         ) from None
     result = _result(plan, experiment)
     result.save()
@@ -174,5 +184,5 @@ def _row_as_data(row: Row) -> dict[str, Any]:
         "trivial": dict(row.trivial),
         "beside": dict(row.beside),
         "not_run": row.cell.why_not or None,
-        "failed": [{"seed": f.seed, "kind": f.kind, "message": f.message} for f in row.failed],
+        "failed": [{"seed": f.seed, "kind": f.kind, "message": f.message, "rate": f.rate or None} for f in row.failed],
     }

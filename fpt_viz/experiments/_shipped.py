@@ -28,6 +28,8 @@ from fpt_viz.records import store
 from fpt_viz.records.run import CHECKPOINT, ENVIRONMENT, LOCK, RESULT
 
 FORECAST = "forecast.json"
+OWN = (CAP, "Difference", "Ratio")
+"""How notes begin that stand below each table, though others have the same."""
 SIGNIFICANT = 0.05
 
 
@@ -126,7 +128,8 @@ def page(folder: Path, shown_as: str) -> str:
     """
     folders = [folder / row.choice.folder_name(row.experiment) for row in ROWS]
     results = [result_in(each) if (each / PLAN).exists() else None for each in folders]
-    times = Counter(note for result in results if result for note in _notes(result) if not note.startswith(CAP))
+    told = {(result.name, note) for result in results if result for note in _notes(result)}
+    times = Counter(note for _, note in sorted(told) if not note.startswith(OWN))
     parts = list(_head(folder, shown_as))
     for row, each, result in zip(ROWS, folders, results, strict=True):
         parts += _section(row, each, result, shared={note for note, n in times.items() if n > 1})
@@ -149,7 +152,7 @@ def _head(folder: Path, shown_as: str) -> Iterator[str]:
         "has GPT-2 with 12 layers; digits and Fashion-MNIST where it has MNIST. Step caps stand below each table, "
         "and in `_settings.py`, `_groups.py` (XOR), `learning_rate.py` and `table_8.py` of `fpt_viz/experiments/`; "
         "that of XOR was lowered from 1,000 to 600, for its cost, after the first seed had run. What is not solved was "
-        "not solved by then. Paper: "
+        "not solved by then. Seeds that were left out for their cost stand in a table's last column. Paper: "
         "Lu et al. (2021) unless a key says otherwise; numbers that no source at hand gives are left out."
     )
     environments = sorted(folder.glob(f"{RUNS}/*/{ENVIRONMENT}"))
@@ -166,8 +169,11 @@ def _section(row: Shipped, folder: Path, result: Result | None, *, shared: Colle
     if result is None:
         yield "**Not run**, and not measured."
         return
-    yield _state(load_plan(folder))
-    if any(one.finished for one in result.rows):
+    shown = any(one.finished or one.broke for one in result.rows)
+    yield _state(load_plan(folder), shown=shown)
+    if not shown:
+        yield from (note for note in result.table.notes if note.startswith(CAP))
+    else:
         own = tuple(note for note in result.table.notes if note not in shared)
         yield replace(result.table, notes=own).to_markdown().rstrip()
         readings = list(_readings(result))
@@ -175,8 +181,8 @@ def _section(row: Shipped, folder: Path, result: Result | None, *, shared: Colle
             yield "\n".join(f"- {line}" for line in readings)
 
 
-def _state(plan: Plan) -> str:
-    """How many of the runs there are, and what they took or what the others will take."""
+def _state(plan: Plan, *, shown: bool) -> str:
+    """How many of the runs there are, and what they took or what the others will take; ``shown``: in a table."""
     runs = {folder for entry in plan.entries for folder in entry.runs.values()}
     ended = [store.read_json(folder / RESULT) for folder in runs if (folder / RESULT).exists()]
     minutes = sum(float(result["seconds"]) for result in ended) / 60
@@ -190,9 +196,10 @@ def _state(plan: Plan) -> str:
     seconds = sum(kind["seconds"] or 0 for kind in kinds)
     cost = f"at most {seconds / 60:.0f} minutes of one worker, from steps measured beside other programs"
     cost += "".join(f"; {kind['told']}: not measured ({kind['error']})" for kind in kinds if kind["error"])
-    if not ended:
+    if not ended and not failed:
         return f"**Not run** ({len(runs)} runs): {cost}."
-    return f"{told}. **The others are not run**: {cost}. The table is of what there is."
+    of_what = "The table is of what there is." if shown else "They do not fill a row of its table yet."
+    return f"{told}. **The others are not run**: {cost}. {of_what}"
 
 
 def _readings(result: Result) -> Iterator[str]:
@@ -209,7 +216,9 @@ def _readings(result: Result) -> Iterator[str]:
 def _reading(row: Row, other: Row, *, steps: bool) -> str:
     paper = _paper_difference(row, other, steps=steps)
     who = f"{row.cell.system} against {other.cell.system} on {row.cell.task}"
-    if row.versus is None:
+    if row.versus is None and not steps:
+        ours = "no seed that both have run"
+    elif row.versus is None:
         ours = "no ratio of medians: not both reached the goal in half of their runs"
     elif steps:
         ours = f"{row.versus:.2f} times the steps"

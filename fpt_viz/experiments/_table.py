@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import re
 
+from fpt_viz.experiments._facts import told_together
 from fpt_viz.experiments._rows import Row
 from fpt_viz.experiments._systems import BACKBONES, DEEP_LSTMS, LSTMS, NOTED
 from fpt_viz.experiments.base import SOURCES, Experiment, Extra, Quantity
@@ -118,7 +119,7 @@ def _extra(row: Row, extra: Extra) -> tuple[str, ...]:
 
 
 def _unfinished(row: Row) -> str:
-    return row.cell.why_not or "; ".join(failure.told for failure in row.failed)
+    return row.cell.why_not or "; ".join(told_together(row.failed))
 
 
 def _numbers(row: Row) -> tuple[object, ...]:
@@ -169,7 +170,7 @@ def _notes(experiment: Experiment, rows: Sequence[Row], scale: str) -> list[str]
         dict.fromkeys(f"{row.cell.task}: {f.test.note}." for row in rows for f in row.finished if f.test.note)
     )
     failures = [(row, failure) for row in rows for failure in row.failed if failure.message]
-    found += [f"{row.cell.system} on {row.cell.task}, seed {f.seed}: {f.message}" for row, f in failures]
+    found += [f"{row.cell.system} on {row.cell.task}, {f.who}: {f.message}" for row, f in failures]
     return found
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 import os
 from pathlib import Path
+import signal
 
 import fatal_task
 import pytest
 
 from fpt_viz import registry
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
+from fpt_viz.engines import local
 from fpt_viz.engines._job import failure_in, job_as_data, job_from_data
 from fpt_viz.engines.base import Engine, Job, Measure
 from fpt_viz.engines.in_process import InProcess
@@ -102,3 +104,18 @@ def test_a_job_that_ends_its_worker_is_given_up_and_the_others_are_done(tmp_path
     failure = failure_in(tmp_path / "fatal")
     assert failure is not None
     assert failure["error"] == "WorkerError"
+
+
+@pytest.mark.parametrize(("stuck", "n_cut_off"), [(True, 1), (False, 0)], ids=["stuck", "ends"])
+def test_a_worker_that_does_not_end_when_asked_is_counted(monkeypatch, tmp_path, stuck, n_cut_off):
+    monkeypatch.setattr(local, "LONGEST_SAVE_SECONDS", 0.2 if stuck else 60.0)
+    engine = Local(workers=1, device="cpu")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN if stuck else signal.SIG_DFL)  # as its child inherits it
+    try:
+        worker = local._Worker([], 1, "cpu")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    worker.give(job(tmp_path / "run"), 1)
+    engine._end([worker])
+    assert engine.n_cut_off == n_cut_off
+    assert worker.process.poll() is not None

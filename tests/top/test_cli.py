@@ -25,9 +25,9 @@ from fpt_viz.cli.answer import Answer, Table, plain
 from fpt_viz.cli.given import parsed
 from fpt_viz.config import RunConfig
 from fpt_viz.errors import ConfigError
+from fpt_viz.loading import load_model
 from fpt_viz.measures.ablate_heads import ablate_heads
 from fpt_viz.measures.evaluate import evaluate
-from fpt_viz.model import load_model
 from fpt_viz.records import AttentionMaps, PatchingEffects, load_run
 
 TINY = ("--task", "bit_xor", "--backbone", "bert-tiny-random", "--init", "random")
@@ -230,6 +230,7 @@ def test_routing_reads_what_is_saved_and_makes_what_is_not(call, run_folder):
     assert len(said) == 4
 
 
+@pytest.mark.slow
 def test_a_run_is_looked_at_without_transformers(measured, tmp_path):
     code = (
         "import sys; sys.modules['transformers'] = None; from fpt_viz.cli import main\n"

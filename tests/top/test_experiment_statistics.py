@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.experiments._facts import Facts, Failure, Found
+from fpt_viz.experiments._figure import figure_of
 from fpt_viz.experiments._rows import rows_of
 from fpt_viz.experiments._systems import NOTED
 from fpt_viz.experiments._table import table_of
-from fpt_viz.experiments.base import Cell, Experiment
+from fpt_viz.experiments.base import Cell, Experiment, Published, Quantity
+from fpt_viz.export import Figure, Line, Points
 from fpt_viz.records import Evaluation
 from fpt_viz.tables import StepsTaken, _log_rank_scores, holm, paired_p
 
@@ -150,8 +156,8 @@ def test_a_rate_with_a_failed_run_is_not_chosen_and_its_failure_is_told():
     half = Found(cell=cell("a", rate=1e-2), finished=(facts(0, 0.9, checks=((1, 0.9),)),), failed=(failure,))
     [row] = rows_of([well, half], "rates")
     assert row.mean == pytest.approx(0.6)
-    assert row.failed == (failure,)
-    assert failure.told == "seed 1 diverged after 7 steps, 40.0 % at its last check"
+    [failed] = row.failed
+    assert failed.told == "seed 1 at rate 0.01 diverged after 7 steps, 40.0 % at its last check"
 
 
 def rate(value: float, seeds: dict[int, float], *failed: Failure) -> Found:
@@ -173,7 +179,165 @@ def test_without_a_seed_that_all_rates_have_none_is_chosen_and_no_test_is_read()
     to_come = Failure(seed=0, kind="not run", message="")
     [row] = rows_of([rate(1e-4, {}, to_come), rate(1e-3, {0: 0.7})], "rates")
     assert (row.mean, dict(row.beside)["Best rate"]) == (None, "not chosen yet")
-    assert row.failed == (to_come,)
+    assert [failure.told for failure in row.failed] == ["seed 0 at rate 0.0001 not run"]
+
+
+def test_seeds_that_were_not_run_at_any_rate_are_told_once():
+    """With 2 seeds of 3, and one more at one rate, a row tells so in few words."""
+    there = {1e-4: (0, 1, 2), 1e-3: (0, 1), 1e-2: (0, 1)}
+    found = [
+        rate(
+            value,
+            dict.fromkeys(seeds, 0.5 + value),
+            *(Failure(seed=seed, kind="not run", message="") for seed in range(4) if seed not in seeds),
+        )
+        for value, seeds in there.items()
+    ]
+    [row] = rows_of(found, "rates")
+    assert row.seeds == (0, 1)
+    [cells] = table_of(made("rates"), [row], scale="laptop", label="tab:t").rows
+    assert cells[-1] == "seed 3 not run; seed 2 not run at rate 0.001, 0.01"
+
+
+def test_with_two_seeds_a_rates_test_accuracy_has_an_interval_over_them():
+    values = (0.6, 0.7)
+    finished = tuple(facts(seed, value, checks=((1, 0.9),)) for seed, value in enumerate(values))
+    [row] = rows_of([Found(cell=cell("a"), finished=finished, failed=())], "rates")
+    low, high = t.interval(0.95, 1, loc=0.65, scale=np.std(values, ddof=1) / math.sqrt(2))
+    assert row.interval == pytest.approx((max(0.0, low), min(1.0, high)))
+
+
+def made(quantity: Quantity) -> Experiment:
+    return Experiment(title="T", claim="C.", cells=lambda _scale: [], quantity=quantity)
+
+
+def diverged(seed: int, n_steps: int) -> Failure:
+    return Failure(seed=seed, kind="diverged", message="the loss is nan", n_steps=n_steps)
+
+
+def failed(seed: int) -> Failure:
+    return Failure(seed=seed, kind="failed", message="out of memory")
+
+
+def drawn(found: Sequence[Found], quantity: Quantity) -> tuple[Figure, dict[str, list[float]], tuple[str, ...]]:
+    """The figure of ``found``, where each of its points stands by label, and the names of its rows."""
+    figure = figure_of(made(quantity), rows_of(found, quantity), found, scale="laptop")
+    assert figure is not None
+    [panel] = figure.panels
+    points = {mark.label: mark.x.tolist() for mark in panel.marks if isinstance(mark, Points)}
+    return figure, points, panel.y_ticks[1] if panel.y_ticks else ()
+
+
+def test_a_figure_of_steps_has_a_mark_for_every_run_that_took_some():
+    reached = tuple(facts(seed, 0.9, checks=((at, 0.95),), n_steps=600) for seed, at in enumerate((90, 120, 110)))
+    never = tuple(facts(seed, 0.5, n_steps=600) for seed in range(2))
+    found = [
+        Found(cell=cell("quick", threshold=0.9), finished=reached, failed=(diverged(3, 30),)),
+        Found(cell=cell("slow", threshold=0.9), finished=never, failed=()),
+        Found(cell=cell("wild", threshold=0.9), finished=(), failed=(diverged(0, 7), diverged(1, 70))),
+        Found(cell=cell("torn", threshold=0.9), finished=never[:1], failed=(diverged(1, 50), failed(2))),
+    ]
+    figure, points, names = drawn(found, "steps")
+    assert points["a run that got there"] == [90, 110, 120]
+    assert points["a run that did not, at its last step"] == [600, 600, 600]
+    assert points["a run that diverged, at its last step"] == [30, 7, 70, 50]
+    assert names == ("quick", "slow", "wild", "torn (2 of 3 runs)")
+    assert "4 diverged, 1 failed" in figure.note
+    assert "wild on bit_xor: > 70, seed 0 diverged after 7 steps" in figure.alt
+
+
+def test_runs_that_all_diverged_are_drawn_where_steps_are_asked_for():
+    found = [Found(cell=cell("wild"), finished=(), failed=(diverged(0, 7),))]
+    figure, points, _ = drawn(found, "steps")
+    assert points == {"a run that diverged, at its last step": [7]}
+    assert not any(word in figure.note for word in ("median", "interval", "censored"))
+    assert "Each mark is a run; those that did not get there are shown at their last step." in figure.note
+    assert figure_of(made("accuracy"), rows_of(found, "accuracy"), found, scale="laptop") is None
+
+
+OPEN = "An interval that ends at the frame is open."
+
+
+def test_an_open_bound_of_a_median_is_drawn_to_the_frame_and_a_median_of_one_run_without_interval():
+    several = tuple(facts(seed, 0.9, checks=((at, 0.95),), n_steps=600) for seed, at in enumerate((90, 100, 110)))
+    found = [
+        Found(cell=cell("several", threshold=0.9), finished=several, failed=()),
+        Found(cell=cell("one", threshold=0.9), finished=several[:1], failed=()),
+    ]
+    rows = rows_of(found, "steps")
+    assert [row.interval[1] for row in rows] == [None, None]
+    figure, _, _ = drawn(found, "steps")
+    assert figure.note == "Kaplan-Meier medians over seeds, and below each its runs. " + OPEN
+    [panel] = figure.panels
+    [median] = [mark for mark in panel.marks if isinstance(mark, Points) and mark.label.startswith("median")]
+    assert median.low is not None
+    assert median.high is not None
+    assert panel.x_range is not None
+    assert median.high[0] == panel.x_range[1]
+    if rows[1].interval[0] is None:
+        assert (median.low[1], median.high[1]) == (90, 90)
+
+
+def test_reported_values_stand_apart_from_ours_and_say_of_what_they_are():
+    """Both are 100 %: neither may hide the other."""
+    one = replace(cell("a"), published=Published(value=1.0, of="mnist"))
+    figure, points, _ = drawn([Found(cell=one, finished=(facts(0, 1.0),), failed=())], "accuracy")
+    assert points == {"ours, 95 % interval": [100], "reported": [100]}
+    ours, reported = (mark for mark in figure.panels[0].marks if isinstance(mark, Points))
+    assert ours.y[0] != reported.y[0]
+    assert figure.panels[0].title == "bit_xor (reported: mnist)"
+
+
+def test_over_and_underfitting_draws_accuracy_on_train_too():
+    one = replace(facts(0, 0.5), on_train=0.8)
+    _, points, _ = drawn([Found(cell=cell("a"), finished=(one,), failed=())], "gap")
+    assert points["ours, on train"] == [80]
+
+
+def test_a_rate_at_which_a_run_diverged_has_a_mark_below_zero_and_a_missing_line_is_told():
+    to_come = Failure(seed=0, kind="not run", message="")
+    found = [rate(1e-3, {0: 0.7, 1: 0.8}), rate(1e-2, {0: 0.9}, diverged(1, 7))]
+    absent = replace(cell("b"), system="b")
+    found += [Found(cell=absent, finished=(), failed=(to_come,))]
+    figure, points, _ = drawn(found, "rates")
+    assert points == {"a: diverged or failed": [-2.0]}
+    [mark] = [mark for mark in figure.panels[0].marks if isinstance(mark, Points)]
+    assert mark.y.max() < 0
+    [line] = [mark for mark in figure.panels[0].marks if isinstance(mark, Line)]
+    assert (line.label, line.x.tolist(), line.y.tolist()) == ("a, 2 seeds", [-3.0], [75.0])
+    assert "No line of b on bit_xor: no seed has run at all of its rates." in figure.note
+    assert figure.note.startswith(
+        "Mean over seeds on validation after the last step; dashed: what needs no routing; crosses below 0: rates with "
+        "no mean."
+    )
+
+
+def test_a_system_that_diverged_at_every_rate_is_told_so():
+    found = [rate(value, {}, diverged(0, 7)) for value in (1e-3, 1e-2)]
+    [row] = rows_of(found, "rates")
+    assert dict(row.beside)["Best rate"] == "none: a run diverged or failed at each rate"
+    figure, _, _ = drawn(found, "rates")
+    assert figure.note == (
+        "Crosses below 0: rates with no mean. Runs without a result: 2 diverged. "
+        "No line of a on bit_xor: a run diverged or failed at each rate."
+    )
+
+
+def test_a_figure_tells_of_each_row_that_it_draws_and_of_no_mark_that_it_lacks():
+    to_come = Failure(seed=0, kind="not run", message="")
+    absent = replace(cell("absent"), config=None, why_not="there is none", published=Published(value=0.5))
+    found = [
+        Found(cell=cell("a"), finished=(facts(0, 0.8),), failed=()),
+        Found(cell=cell("later"), finished=(), failed=(to_come,)),
+        Found(cell=absent, finished=(), failed=()),
+    ]
+    figure, _, names = drawn(found, "accuracy")
+    assert names == ("a", "later (0 of 1 runs)")
+    assert "a on bit_xor: 80.0 (70.0 to 90.0); later on bit_xor: -, seed 0 not run." in figure.alt
+    assert "absent" not in figure.alt
+    assert "crosses" not in figure.note
+    reported = Found(cell=replace(cell("a"), published=Published(value=0.5)), finished=(facts(0, 0.8),), failed=())
+    assert "crosses: what others report" in drawn([reported], "accuracy")[0].note
 
 
 def test_rows_without_spread_have_an_interval_over_examples_and_no_test():

@@ -18,7 +18,7 @@ from fpt_viz.errors import ConfigError, RecordError, RunFolderError, TrainingErr
 from fpt_viz.experiments._facts import Facts, Failure, look_at
 from fpt_viz.experiments._systems import FULL
 from fpt_viz.experiments.base import SCALES, SOURCES, Experiment
-from fpt_viz.model import load_model
+from fpt_viz.loading import load_model
 from fpt_viz.records import load_run, store
 from fpt_viz.reproduce import Choice, Result, load_plan, plan_of, reproduce, result_in
 from fpt_viz.run_folder import _check_same
@@ -149,6 +149,17 @@ def test_the_same_records_give_the_same_bytes(pool):
     assert {name: (folder / name).read_bytes() for name in FILES} == before
 
 
+def test_a_figure_of_which_nothing_is_left_to_draw_is_removed(pool, tmp_path):
+    import shutil
+
+    result = reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE)
+    copy = Path(shutil.copytree(result.folder, tmp_path / "copy"))
+    assert {path.name for path in copy.glob("figure.*")} >= {"figure.pdf", "figure.pdf.json", "figure.svg"}
+    replace(result, folder=copy, figure=None).save()
+    assert not list(copy.glob("figure.*"))
+    assert (copy / "table.md").exists()
+
+
 @pytest.fixture(scope="module")
 def diverged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, list[str]]:
     """A list of which one run diverges and one cannot be built, and what each ended as."""
@@ -195,6 +206,44 @@ def test_a_damaged_run_is_shown_with_its_cure(pool, tmp_path):
     assert failure.kind == "damaged"
     assert "steps.jsonl was truncated or altered" in failure.message
     assert f"remove {path}" in failure.message
+
+
+def test_a_damaged_run_is_not_said_to_be_tried_again(call, pool, tmp_path):
+    import shutil
+
+    reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE)
+    shutil.copytree(pool, tmp_path / "pool")
+    path = load_plan(tmp_path / "pool/table_14-smoke").entries[0].runs[0] / "steps.jsonl"
+    path.write_text("cut off")
+    said = call("reproduce", "table_14", "--scale", "smoke", "--out", tmp_path / "pool", "--engine", "in_process")
+    assert said.code == 1
+    assert said.out.splitlines()[-1].startswith("1 run damaged: left as found")
+    assert "tries again" not in said.out
+    assert path.read_text() == "cut off"
+
+
+def test_a_plan_or_result_that_is_sealed_without_all_that_it_tells_is_an_error(pool, tmp_path):
+    import shutil
+
+    folder = reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE).folder
+    shutil.copytree(pool / "runs", tmp_path / "runs")
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+    run = load_plan(copy).entries[0].runs[0]
+    for path, name in ((run / "result.json", "evaluation"), (copy / "plan.json", "entries")):
+        data = store.unsealed(store.read_json(path), path)
+        store.write_json(path, store.sealed({key: value for key, value in data.items() if key != name}))
+    with pytest.raises(RecordError, match=r"result.json is no whole result of a run: evaluation missing"):
+        load_run(run)
+    with pytest.raises(RecordError, match=r"plan.json is no whole plan of an experiment \(KeyError: 'entries'\)"):
+        load_plan(copy)
+
+
+def test_an_accuracy_on_train_that_is_not_there_is_shown_as_damaged(run_folder):
+    store.write_json(run_folder / "evaluate_train.json", store.sealed({"n_examples": 8}))
+    failure = look_at(run_folder, 0)
+    assert isinstance(failure, Failure)
+    assert failure.kind == "damaged"
+    assert "evaluate_train.json is no whole evaluation (KeyError: 'accuracy')" in failure.message
 
 
 def test_a_finished_run_without_its_measure_is_shown_with_its_cure(run_folder):
@@ -383,6 +432,13 @@ def test_what_cannot_be_reproduced_is_one_line(call, words, told, tmp_path):
     assert (said.code, said.out) == (2, "")
     assert told in said.err
     assert said.err.count("\n") == 1
+
+
+def test_compare_takes_the_folder_of_an_experiment(call, pool):
+    folder = reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE).folder
+    runs = {folder for entry in load_plan(folder).entries for folder in entry.runs.values()}
+    data, same = (call("compare", *paths, "--json").json() for paths in ([folder], sorted(runs)))
+    assert data == same
 
 
 def test_compare_takes_a_folder_of_runs_and_tells_what_is_not_finished(call, pool):

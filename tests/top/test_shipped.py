@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 import shutil
 
@@ -14,7 +15,9 @@ from fpt_viz.errors import TrainingError
 from fpt_viz.experiments import _shipped
 from fpt_viz.experiments._shipped import ROWS, Shipped, _bring, collect, page
 from fpt_viz.records import load_run, store
-from fpt_viz.reproduce import reproduce
+from fpt_viz.reproduce import load_plan, plan_of, reproduce, result_in
+
+pytestmark = pytest.mark.slow  # half a minute in all
 
 DONE = Shipped("Done", "table_14", ("digits",), scale="smoke")
 NOT_DONE = Shipped("Not done", "table_16", ("digits",), scale="smoke")
@@ -54,11 +57,63 @@ def test_the_table_of_the_page_is_that_of_the_runs(shipped, made):
     told = page(shipped, "data/results")
     caption, table, *notes = (made / "table_14-smoke-digits/table.md").read_text().rstrip().split("\n\n")
     assert f"{caption}\n\n{table}" in told
-    caps = [note for note in notes if note.startswith("At most ")]
-    assert [told.count(note) for note in caps] == [2]  # below each table, though both have the same
-    assert all(told.count(note) == 1 for note in notes if note not in caps)
+    own = [note for note in notes if note.startswith(("At most ", "Difference"))]
+    assert len(own) == 2
+    assert all(told.count(note) >= 1 for note in own)  # below its table, though others have the same
+    shared = told.partition("## How to read the tables")[2]
+    assert not any(note in shared for note in own)
+    assert all(told.count(note) == 1 for note in notes if note not in own)
     assert "3 of 3 runs finished" in told
     assert "```\nfpt-viz reproduce table_14 --scale smoke --tasks digits\n```" in told
+
+
+def row_of(page: str, title: str) -> str:
+    return page.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_a_row_with_fewer_seeds_tells_which_are_left_out_and_what_they_cost(tmp_path, monkeypatch):
+    """Two of three seeds of each system, as ``--seeds 2`` leaves them, and a third of one."""
+    three = Shipped("Three seeds", "table_14", ("digits",), scale="smoke")
+    whole = replace(three.choice, n_seeds=3)
+    monkeypatch.setattr(Shipped, "choice", property(lambda row: whole))
+    monkeypatch.setattr(_shipped, "ROWS", (three,))
+    reproduce("table_14", out=tmp_path / "made", engine=InProcess(), choice=replace(whole, n_seeds=2))
+    collect(tmp_path / "made", tmp_path / "results")
+    section = row_of(page(tmp_path / "results", "data/results"), "Three seeds")
+    assert "6 of 9 runs finished" in section
+    assert "**The others are not run**: at most" in section
+    assert section.count("| digits | 2 |") == 3
+    assert section.count("seed 2 not run") == 3
+    assert "At most 4 steps: digits." in section
+    assert "No test: that takes three seeds of each" in section
+    assert section.count("(too few seeds to test)") == 2
+
+
+def test_a_row_whose_runs_all_diverged_is_shown_and_not_called_not_run(shipped):
+    folder = shipped / "table_14-smoke-digits"
+    for run in {run for entry in load_plan(folder).entries for run in entry.runs.values()}:
+        (run / "result.json").unlink()
+        note_failure(run, TrainingError("the loss is nan"))
+    result_in(folder).save()
+    section = row_of(page(shipped, "data/results"), "Done")
+    assert "0 of 3 runs finished" in section
+    assert "3 failed" in section
+    assert section.count("seed 0 diverged after") == 3
+    assert "Not run" not in section
+
+
+def test_finished_runs_that_fill_no_row_are_told_as_such(tmp_path, monkeypatch):
+    """No learning rate is chosen before a seed has run at all of them."""
+    rates = Shipped("Rates", "learning_rate", ("bit_xor",), scale="smoke")
+    monkeypatch.setattr(_shipped, "ROWS", (rates,))
+    plan = plan_of("learning_rate", registry.load("experiments", "learning_rate"), rates.choice, tmp_path / "made")
+    [_] = InProcess().run([next(plan.jobs())])
+    collect(tmp_path / "made", tmp_path / "results")
+    section = row_of(page(tmp_path / "results", "data/results"), "Rates")
+    assert "1 of 10 runs finished" in section
+    assert "They do not fill a row of its table yet." in section
+    assert "At most 4 steps: bit_xor." in section
+    assert "| System |" not in section
 
 
 def test_a_row_that_was_not_run_is_told_with_its_measured_cost(shipped):
