@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import re
 import shutil
+import signal
 from typing import TYPE_CHECKING, Any
 
 import jaxtyping
@@ -27,6 +28,10 @@ jaxtyping.install_import_hook("fpt_viz", "beartype.beartype")
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "agg"}
 if IS_WORKER:  # two workers on two cores: more threads than one each only get in each other's way
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that; tests send it to theirs.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 FAMILY = re.compile(r"(?:^|-)(llama|vit|t5|longformer|lstm)(?=-|$)")

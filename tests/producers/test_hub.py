@@ -265,6 +265,7 @@ def test_progress_is_shown_on_a_terminal_only(server, monkeypatch, capfd):
     assert "test-00000-of-00001.parquet" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_the_endpoint_and_the_cache_are_those_of_the_environment(server, tmp_path):
     code = (
         "from fpt_viz.hub import data_files\n"

@@ -17,11 +17,12 @@ from fpt_viz import registry
 from fpt_viz.backbones import Backbone, load_backbone
 from fpt_viz.cli import main
 from fpt_viz.config import BackboneConfig, RunConfig, TaskConfig, TrainConfig
+from fpt_viz.engines._job import shed_weights
 from fpt_viz.errors import ConfigError, RecordError, UnknownNameError
 from fpt_viz.freeze import group_of
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.records import RunRecord, Step
-from fpt_viz.records.run import load_run
+from fpt_viz.records.run import load_run, seal
 from fpt_viz.run_folder import RunFolder
 from fpt_viz.tasks import load_task
 from fpt_viz.train import run
@@ -323,6 +324,23 @@ def test_a_run_of_another_backbone_or_depth_is_an_error(left, tmp_path):
     assert load_backbone("gpt2-tiny-random", path, 3).n_layers == 3
     short = run(settings(n_layers=2), tmp_path / "short")
     assert load_backbone("gpt2-tiny-random", str(short.path)).n_layers == 2
+
+
+def test_a_run_that_was_kept_without_its_weights_is_no_start(left, tmp_path):
+    folder = Path(shutil.copytree(left["gpt2"].path, tmp_path / "shed"))
+    shed_weights(folder)
+    with pytest.raises(RecordError, match="was kept without its weights"):
+        load_backbone("gpt2-tiny-random", str(folder))
+
+
+def test_a_run_whose_ledger_does_not_tell_its_depth_is_no_start(left, tmp_path):
+    folder = Path(shutil.copytree(left["gpt2"].path, tmp_path / "run"))
+    ledger = json.loads((folder / "ledger.json").read_text())
+    del ledger["backbone"]["config"]
+    (folder / "ledger.json").write_text(json.dumps(ledger))
+    seal(folder, {name: value for name, value in left["gpt2"].result.items() if name != "files"})
+    with pytest.raises(RecordError, match="does not tell how many layers"):
+        load_backbone("gpt2-tiny-random", str(folder))
 
 
 def test_a_run_that_is_not_finished_or_not_whole_is_an_error(left, tmp_path):

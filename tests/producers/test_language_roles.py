@@ -41,6 +41,7 @@ def found(minilm) -> LanguageRoles:
     return fpt.measures.language_roles(minilm, text=3 * SENTENCE, n_tokens=12, max_offset=4, n_examples=16)
 
 
+@pytest.mark.slow
 def test_roles_are_those_of_the_network_as_transformers_runs_it_on_the_words(found):
     """Positions, norms and embeddings of the published file, whatever the model's own have become."""
     tokenizer = load_tokenizer("minilm")

@@ -92,7 +92,14 @@ def written(tokens: list[str]) -> tuple[str, list[str]]:
 # Generated expressions
 
 
-@pytest.mark.parametrize("options", [{}, {"max_tokens": 300, "min_tokens": 60}, {"max_depth": 3, "max_args": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"max_tokens": 300, "min_tokens": 60}, marks=pytest.mark.slow),
+        {"max_depth": 3, "max_args": 3},
+    ],
+)
 def test_the_targets_of_10000_examples_are_those_of_a_recursive_evaluator(options):
     batch = load_task("listops", **options).sample(10_000, generator())
 

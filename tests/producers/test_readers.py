@@ -390,7 +390,9 @@ def damaged(whole: bytes, changes: list[tuple[str, int, int, bytes]]) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("a", "a.parquet") else name for name in WHOLE]
+)
 def test_a_damaged_file_is_read_or_is_one_error_and_nothing_else(name, tmp_path):
     path = tmp_path / name
     read = READ[name]

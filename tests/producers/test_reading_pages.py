@@ -7,6 +7,7 @@ import re
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["reading_states", "attribution"])
 def test_the_example_of_the_page_runs(repository, page, capsys):
     text = (repository / "docs" / f"{page}.md").read_text(encoding="utf-8")

@@ -59,6 +59,7 @@ def _without_time(step) -> dict:
     return row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(way, cut_off, unbroken):
     folder, ends = cut_off

@@ -180,6 +180,7 @@ def test_smollm2_is_the_dequantised_file():
     assert backbone.provenance.config == {"n_layers": 2, "n_layers_published": 30}
 
 
+@pytest.mark.slow
 @pytest.mark.model
 def test_smollm2_has_the_options_that_its_file_states():
     fields = gguf.GGUFReader(SMOLLM2.weights.locate()).fields

@@ -38,6 +38,7 @@ def errors_made(path: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_the_catalogue_has_every_error_that_the_code_makes():
     from site_parts import error_catalogue
 

@@ -88,7 +88,9 @@ def page_width_mm(path: Path) -> float:
     return float(pypdf.PdfReader(path).pages[0].mediabox.width) / 72 * 25.4
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize(
+    "preset", [name if name == "paper" else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PRESETS)]
+)
 def test_pdf_page_is_as_wide_as_the_preset(figure, preset, tmp_path):
     path = figure.save(tmp_path / "figure.pdf", preset=preset)
     assert page_width_mm(path) == pytest.approx(PRESETS[preset].width_inches * 25.4, abs=1e-3)
@@ -304,6 +306,7 @@ def test_labels_moved_apart_keep_their_order_and_do_not_overlap():
     assert moved == [10.0, 0.0, 4.0, 40.0]
 
 
+@pytest.mark.slow
 def test_nothing_drawn_runs_off_the_page(figure):
     for preset in PRESETS:
         sheet = figure.to_matplotlib(preset=preset)

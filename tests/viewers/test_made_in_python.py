@@ -84,10 +84,10 @@ def test_a_record_alone_is_told_with_the_config_step_and_versions_of_the_run_tha
     assert str(place) not in json.dumps(told)
 
 
-def test_check_says_that_the_file_drawn_is_another_now(place, capsys):
+def test_check_says_that_the_file_drawn_is_another_now(place, capsys, test_statistics):
     one = load_run(place / "runs/one")
     path, _ = saved(figures.head_grid(one.statistics("test")), place)
-    one.statistics().save(place / "runs/one/head_statistics_test.safetensors")
+    test_statistics.save(place / "runs/one/head_statistics_test.safetensors")
     assert main(["figure", "--check", str(path)]) == 2
     said = capsys.readouterr().out
     assert "../runs/one/head_statistics_test.safetensors: sha256 was" in said

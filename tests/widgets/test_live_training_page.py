@@ -47,6 +47,7 @@ def right_end(page, quantity: str = "loss") -> float:
     return float(d.split("L")[-1].strip("M").split(",")[0])
 
 
+@pytest.mark.slow
 def test_the_buttons_start_and_stop_training(bare):
     live = waiting(steps(4_000, 0.002))
     shown = bare(live)
