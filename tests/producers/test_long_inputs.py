@@ -109,6 +109,7 @@ def test_new_rows_train_whatever_else_does_and_are_counted_and_told(name, traine
 @pytest.mark.parametrize(
     "trained", [("output", "input", "layer_norm", "position"), pytest.param(("output",), marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_run_with_new_rows_is_loaded_as_it_was(name, trained, tmp_path):
     config = fpt.RunConfig.from_dict(

@@ -659,6 +659,7 @@ print(held, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - top) << 10, fl
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_opening_a_large_file_makes_little_of_it_resident(captured, tmp_path):
     """48 MiB of which the whole is opened and checked, one head of one layer read, and a row looked at."""

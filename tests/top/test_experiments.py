@@ -132,6 +132,7 @@ def test_every_table_passes_at_smoke(name, pool):
     passes(name, pool)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_repeated_and_serves_other_tables(pool):
     ended: list[str] = []
     reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE)
@@ -142,6 +143,7 @@ def test_a_finished_run_is_not_repeated_and_serves_other_tables(pool):
     assert n_new <= shared.n_runs() - 2  # FPT, and with feed-forward layers
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(pool):
     folder = reproduce("table_14", out=pool, engine=InProcess(), choice=SMOKE).folder
     before = {name: (folder / name).read_bytes() for name in FILES}
@@ -208,6 +210,7 @@ def test_a_damaged_run_is_shown_with_its_cure(pool, tmp_path):
     assert f"remove {path}" in failure.message
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_not_said_to_be_tried_again(call, pool, tmp_path):
     import shutil
 
@@ -409,6 +412,7 @@ def test_a_dry_run_measures_and_leaves_nothing(call, tmp_path):
     assert "2 runs to do, 0 finished: at most" in call(*words).out
 
 
+@pytest.mark.slow
 def test_a_list_with_a_failed_run_ends_with_exit_code_1(call, tmp_path):
     said = call("reproduce", diverging_runs.__file__, "--scale", "smoke", "--engine", "in_process", "--out", tmp_path)
     assert said.code == 1

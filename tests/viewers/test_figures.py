@@ -44,6 +44,7 @@ def test_every_figure_says_where_it_comes_from(gallery):
         assert all(entry["task"] in ("bit_xor", "digits") and entry["run"].startswith("xor-") for entry in told), name
 
 
+@pytest.mark.slow
 def test_what_must_be_known_of_a_task_is_said_in_every_place(maps, statistics, patching, runs):
     lossy = "brackets are dropped, and what is left is cut at 512 tokens"
     source = {**statistics.source, "note": lossy}

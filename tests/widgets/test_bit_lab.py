@@ -81,6 +81,7 @@ def decided_by_trying_everything(bits: str, n_bits: int) -> list[int]:
     return [int(min(found)) if len(found) == 1 else -1 for found in answers]
 
 
+@pytest.mark.slow
 def test_what_memory_decides_is_what_trying_every_filling_of_the_masked_bits_decides():
     lab = BitLab(tiny(memory()))
     rng = torch.Generator().manual_seed(1)
