@@ -21,7 +21,7 @@ from transformers.activations import NewGELUActivation
 from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
-from fpt_viz import dropout, kernel, packed, plain_attention, training_pass
+from fpt_viz import dropout, kernel, plain_attention, prepacked, training_pass
 from fpt_viz.memory import peak_bytes
 
 PIXELS = ("digits", {"patch_size": 1})
@@ -97,7 +97,7 @@ def _without(off: str) -> Iterator[None]:
         if off == "attention":
             undo.enter_context(patch.object(kernel, "_plain_is_faster", lambda *given: False))
         if off == "packed":
-            undo.enter_context(patch.object(packed, "MAX_ROWS", 0))
+            undo.enter_context(patch.object(prepacked, "MAX_ROWS", 0))
         if off == "narrow":
             undo.enter_context(patch.object(training_pass, "_looked_at", lambda model: True))
         yield

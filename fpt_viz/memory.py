@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from fpt_viz.config import TrainConfig
 from fpt_viz.errors import ConfigError
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.packed import bytes_to_pack
+from fpt_viz.prepacked import bytes_to_pack
 from fpt_viz.tasks import Task
 from fpt_viz.training_pass import TrainingPass, is_watched, n_parts_of, rows_to_pack_for
 
@@ -137,7 +137,7 @@ def check_fits(model: FrozenPretrainedTransformer, config: TrainConfig) -> None:
 
 
 def has_room_to_pack(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> bool:
-    """Whether frozen weights can be packed (:mod:`fpt_viz.packed`) and a step still fits; if not, the log says so.
+    """Whether frozen weights can be packed (:mod:`fpt_viz.prepacked`) and a step still fits; if not, the log says so.
 
     Two small steps are taken to find out, so not where somebody would see them: nothing is packed there.
 

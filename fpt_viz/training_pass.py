@@ -21,7 +21,7 @@ from fpt_viz.compiled import CompiledBlocks
 from fpt_viz.config import Precision, TrainConfig
 from fpt_viz.kernel import KERNEL, TAPS
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.packed import PackedWeights, Seen, bytes_to_pack
+from fpt_viz.prepacked import PrepackedWeights, Seen, bytes_to_pack
 from fpt_viz.tasks import Batch, Task
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class TrainingPass:
       called whole.
     - On the CPU, the float mask of each dropout (:mod:`fpt_viz.dropout`).
     - In float32 on the CPU, with few tokens at a time and as many in each pass, the layout of frozen matrices in each
-      product (:mod:`fpt_viz.packed`).
+      product (:mod:`fpt_viz.prepacked`).
     - In bfloat16, the conversion of frozen matrices at each step: they are kept in both precisions, trained tensors,
       layer norms, loss and optimizer in float32.
     """
@@ -140,7 +140,7 @@ class TrainingPass:
         self._copy_frozen()
         self.checkpointed = config.checkpoint_blocks
         model.backbone.checkpoint_blocks(on=self.checkpointed)
-        self.packed = PackedWeights(model.backbone, sys.maxsize)
+        self.packed = PrepackedWeights(model.backbone, sys.maxsize)
         """Frozen matrices as the processor multiplies by them, for the rows of a part."""
         self.compiled = CompiledBlocks(model.backbone, lambda: _anything_hooked(model))
         if config.compile and self.checkpointed:  # transformers calls such blocks past their own forward
@@ -148,7 +148,7 @@ class TrainingPass:
         elif config.compile:
             self.compiled.make(self._try)
         if may_pack and not self.compiled.forwards:  # a compiler's graphs take plain weights
-            self.packed = PackedWeights(model.backbone, rows_to_pack_for(model, config, task))
+            self.packed = PrepackedWeights(model.backbone, rows_to_pack_for(model, config, task))
 
     @property
     def size_bytes(self) -> int:

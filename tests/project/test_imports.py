@@ -27,8 +27,8 @@ VIEWERS = {"export", "figures", "widgets"}
 PRODUCERS = {
     "sources", "hub", "data_sets", "freeze", "tasks", "backbones", "kernel", "activations", "module_hooks", "tap",
     "cache", "capture", "reference", "intervene", "config", "model", "loading", "measures", "progress",
-    "training_state", "run_folder", "train", "engines", "telemetry", "features", "dropout", "plain_attention", "packed",
-    "compiled", "training_pass", "memory", "updates",
+    "training_state", "run_folder", "train", "engines", "telemetry", "features", "dropout", "plain_attention",
+    "prepacked", "compiled", "training_pass", "memory", "updates",
 }  # fmt: skip
 BOTH_SIDES = BELOW_ALL | VIEWERS | PRODUCERS
 
@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbones": BELOW_ALL | {"sources", "hub", "freeze", "kernel", "dropout"},  # what computes: weights, groups
     "dropout": BELOW_ALL,  # one operation, wherever one is
     "plain_attention": BELOW_ALL | {"dropout"},  # one operation, likewise
-    "packed": BELOW_ALL,  # one operation, likewise, and the layers that it is put into
+    "prepacked": BELOW_ALL,  # one operation, likewise, and the layers that it is put into
     "kernel": BELOW_ALL | {"dropout", "plain_attention"},  # one layer's attention in steps, whoever looks on
     "activations": BELOW_ALL | {"backbones", "kernel"},  # what a model's activations are called
     "module_hooks": BELOW_ALL | {"backbones", "kernel"},  # the tap outside the kernel

@@ -31,7 +31,7 @@ class _Product(torch.autograd.Function):
     """``values @ weight.T + bias`` of a frozen weight; keeps nothing."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Packed) -> Tensor:
+    def forward(ctx: Any, values: Tensor, weight: Prepacked) -> Tensor:
         ctx.weight = weight
         return weight.onwards(values)
 
@@ -59,7 +59,7 @@ class Seen:
         )
 
 
-class Packed:
+class Prepacked:
     """One frozen layer's weight, laid out for ``n_rows`` rows at a time; any other number takes the plain weight."""
 
     def __init__(self, layer: nn.Module, n_rows: int) -> None:
@@ -86,7 +86,7 @@ class Packed:
         return torch.as_tensor(_multiply(gradient, self._backwards, self.weight.T, None, self.n_rows))
 
 
-def _multiplied(weight: Packed, values: Tensor) -> Tensor:
+def _multiplied(weight: Prepacked, values: Tensor) -> Tensor:
     """The ``forward`` of a layer whose weight is packed."""
     found: Tensor = _Product.apply(values, weight)  # type: ignore[no-untyped-call]
     return found
@@ -95,7 +95,7 @@ def _multiplied(weight: Packed, values: Tensor) -> Tensor:
 class _Forward:
     """The ``forward`` of ``layer`` while its weight is packed; a copy of the layer has its class's own."""
 
-    def __init__(self, layer: nn.Module, weight: Packed) -> None:
+    def __init__(self, layer: nn.Module, weight: Prepacked) -> None:
         self.layer, self.weight = layer, weight
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -142,12 +142,12 @@ def bytes_to_pack(network: nn.Module, n_rows: int) -> int:
     return sum(2 * weight.numel() * weight.element_size() for weight in weights)
 
 
-class PackedWeights:
+class PrepackedWeights:
     """The packed weights of a network, for steps that compute ``n_rows`` tokens at a time."""
 
     def __init__(self, network: nn.Module, n_rows: int) -> None:
         self.network, self.n_rows = network, n_rows
-        self.packed: dict[nn.Module, Packed] = {}
+        self.packed: dict[nn.Module, Prepacked] = {}
         self._pack()
 
     def _pack(self) -> None:
@@ -158,7 +158,7 @@ class PackedWeights:
         for layer in packable(self.network):
             found.add(layer)
             if layer not in self.packed or not self.packed[layer].seen.are(layer.parameters(recurse=False)):
-                self.packed[layer] = Packed(layer, self.n_rows)
+                self.packed[layer] = Prepacked(layer, self.n_rows)
         for layer in self.packed.keys() - found:  # trained by now, or moved
             del self.packed[layer]
 

@@ -16,23 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.pytorch_utils import Conv1D
 
 import fpt_viz as fpt
-from fpt_viz import memory, packed
+from fpt_viz import memory, prepacked
 from fpt_viz.config import TrainConfig
 from fpt_viz.freeze import PAPER_GROUPS
 from fpt_viz.memory import check_fits, estimate
 from fpt_viz.model import FrozenPretrainedTransformer
-from fpt_viz.packed import Packed, PackedWeights, bytes_to_pack
+from fpt_viz.prepacked import Prepacked, PrepackedWeights, bytes_to_pack
 from fpt_viz.tasks import Batch, load_task
 from fpt_viz.training_pass import TrainingPass
 
 BATCH, N_TOKENS, N_READOUT = 8, 6, 3
 STILL = TrainConfig(dropout=0.0, batch_size=BATCH)
-pytestmark = pytest.mark.skipif(not packed.can_pack(), reason="this build of torch has no MKL")
+pytestmark = pytest.mark.skipif(not prepacked.can_pack(), reason="this build of torch has no MKL")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(packed, "MIN_SIDE", 16)
+    monkeypatch.setattr(prepacked, "MIN_SIDE", 16)
 
 
 def make(family: str = "bert", trained: tuple[str, ...] = PAPER_GROUPS) -> FrozenPretrainedTransformer:
@@ -83,7 +83,7 @@ def test_a_packed_product_and_its_gradient_are_those_of_the_layer(kind, n_rows):
     wanted = layer(values)
     direction = torch.randn_like(wanted)
     [of_wanted] = torch.autograd.grad(wanted, values, direction)
-    weights = PackedWeights(nn.Sequential(layer), 24)
+    weights = PrepackedWeights(nn.Sequential(layer), 24)
     with weights.used():
         found = layer(values)
         [of_found] = torch.autograd.grad(found, values, direction)
@@ -97,7 +97,7 @@ def test_a_step_on_packed_weights_is_the_step(family, monkeypatch):
     model = make(family)
     found = learned(model)
     assert TrainingPass(model, STILL).packed.packed
-    monkeypatch.setattr(packed, "MAX_ROWS", 0)
+    monkeypatch.setattr(prepacked, "MAX_ROWS", 0)
     wanted = learned(model)
     scale = max(float(tensor.abs().max()) for tensor in wanted[1:])
     assert torch.allclose(found[0], wanted[0], atol=1e-5)
@@ -154,7 +154,7 @@ def test_a_layer_that_learns_is_not_packed():
     with passes.of(draw(model)):
         assert layer not in passes.packed.packed
         assert "forward" not in vars(layer)
-    assert not PackedWeights(make("bert", ("all",)).backbone, BATCH).packed
+    assert not PrepackedWeights(make("bert", ("all",)).backbone, BATCH).packed
 
 
 @pytest.mark.parametrize("why", ["bfloat16", "many rows", "no MKL"])
@@ -163,7 +163,7 @@ def test_nothing_is_packed_where_it_does_not_pay_or_cannot_be(why, monkeypatch):
         why, STILL
     )
     if why == "no MKL":
-        monkeypatch.setattr(packed, "can_pack", lambda: False)
+        monkeypatch.setattr(prepacked, "can_pack", lambda: False)
     model = make("bert")
     with Products() as counted:
         learned(model, config)
@@ -178,7 +178,7 @@ def test_what_packing_takes_is_known_before():
     wanted = 2 * 4 * sum(layer.weight.numel() for layer in layers)
     assert TrainingPass(model, STILL).packed.size_bytes == wanted
     assert bytes_to_pack(model.backbone, BATCH * N_TOKENS) == wanted
-    assert bytes_to_pack(model.backbone, packed.MAX_ROWS + 1) == 0
+    assert bytes_to_pack(model.backbone, prepacked.MAX_ROWS + 1) == 0
 
 
 def n_packed(model: FrozenPretrainedTransformer, config: TrainConfig) -> int:
@@ -254,7 +254,7 @@ def test_values_put_in_the_place_of_a_weights_are_packed_again():
 @pytest.mark.slow
 def test_a_parameter_that_is_replaced_is_noticed_though_it_lies_where_the_first_did():
     layer = nn.Linear(16, 16, bias=False).requires_grad_(requires_grad=False)
-    weights = PackedWeights(nn.Sequential(layer), 4)
+    weights = PrepackedWeights(nn.Sequential(layer), 4)
     values = torch.randn(4, 16)
     for factor in range(20):  # of a parameter that is gone, the next one would often have the address
         layer.weight = None
@@ -284,9 +284,9 @@ def test_a_module_copied_during_a_packed_step_is_whole_and_its_own(copied):
 
 def test_second_derivatives_are_refused_rather_than_wrong():
     layer = nn.Linear(16, 16).requires_grad_(requires_grad=False)
-    weight = Packed(layer, 4)
+    weight = Prepacked(layer, 4)
     values = torch.randn(4, 16, requires_grad=True)
-    found = packed._multiplied(weight, values).square().sum()
+    found = prepacked._multiplied(weight, values).square().sum()
     [first] = torch.autograd.grad(found, values, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
