@@ -53,7 +53,7 @@ def run_with_cache(
 
     Args:
         model: Its mode, kernel and random state are as before afterwards.
-        inputs: As of a batch.
+        inputs: As of a batch, on any device.
         mask: True on real tokens; None where there is no padding.
         names_filter: A name, names, or a function of a name; see ``model.activation_names()``.
         device: Where the kept activations go; None leaves them on the model's.
@@ -82,6 +82,8 @@ def run_with_cache(
                 f"{size / 1e6:,.1f} MB, over the budget of {budget_bytes / 1e6:,.1f} MB: choose fewer names, examples "
                 "or tokens (names_filter, pos_slice), or raise budget_bytes"
             )
+    there = next(iter(model.parameters())).device
+    inputs, mask = inputs.to(there), None if mask is None else mask.to(there)
     cache = ActivationCache()
     cache.n_layers = model.backbone.n_layers
 

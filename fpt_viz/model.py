@@ -149,11 +149,15 @@ class FrozenPretrainedTransformer(nn.Module):
         return logits
 
     def readout_tokens(self, n_tokens: int, mask: Tensor | None = None) -> Int[Tensor, "batch readout"]:
-        """Of each example, the last ``task.n_readout`` real tokens; one row for all where there is no mask."""
+        """Of each example, the last ``task.n_readout`` real tokens; one row for all where there is no mask.
+
+        They lie where the mask does, and on the model's device where there is none.
+        """
         shortest = n_tokens if mask is None else int(mask.sum(1).min())
         if shortest < self.task.n_readout:
             raise ConfigError(f"{self.task.name} reads {self.task.n_readout} tokens, an example has {shortest}")
-        offsets = torch.arange(-self.task.n_readout, 0, device=self.output.weight.device)
+        device = self.output.weight.device if mask is None else mask.device
+        offsets = torch.arange(-self.task.n_readout, 0, device=device)
         return offsets[None] + n_tokens if mask is None else mask.sum(1)[:, None] + offsets
 
     def set_dropout(self, rate: float | None) -> None:

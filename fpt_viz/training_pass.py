@@ -23,6 +23,7 @@ from fpt_viz.kernel import KERNEL, TAPS
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.prepacked import PrepackedWeights, Seen, bytes_to_pack
 from fpt_viz.tasks import Batch, Task
+from fpt_viz.tasks.base import sent
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class TrainingPass:
         model, device = self.model, self.model.output.weight.device
         model.train()  # the caller may have evaluated since the last step
         self._copy_frozen()
-        rows = model.readout_tokens(batch.inputs.shape[1], batch.mask).to(device)
+        rows = sent(model.readout_tokens(batch.inputs.shape[1], batch.mask), device)
         n_tokens, batch = batch.inputs.shape[1], batch.to(device)
         with contextlib.ExitStack() as undo:
             if device.type == "cpu":
@@ -203,6 +204,7 @@ class TrainingPass:
 
     def _states(self, vectors: Tensor, mask: Tensor | None) -> Tensor:
         backbone = self.model.backbone
+        mask = backbone.seen(vectors, mask)
         if not self.low:
             return torch.as_tensor(backbone(vectors, mask))
         return torch.as_tensor(torch.func.functional_call(backbone, self.low, (vectors, mask)))

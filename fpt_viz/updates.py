@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fpt_viz.config import TrainConfig
 from fpt_viz.errors import TrainingError
 from fpt_viz.tasks import Batch, Task
+from fpt_viz.tasks.base import sent
 from fpt_viz.training_state import TrainingState
 
 LOOK_EVERY = 20
@@ -66,7 +67,7 @@ class Updates:
         n_examples = sum(map(len, parts))
         loss, accuracy = torch.zeros((), device=device), torch.zeros((), device=device)
         for part in parts:
-            share, targets = len(part) / n_examples, part.targets.to(device)
+            share, targets = len(part) / n_examples, sent(part.targets, device)
             with forward(part) as logits_of:
                 logits = logits_of()
                 of_part = self.task.loss(logits, targets) * share

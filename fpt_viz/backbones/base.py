@@ -236,12 +236,31 @@ class Backbone(WithPositions):
         """What a block returns that does nothing; takes what a block takes."""
         return hidden_states
 
+    def seen(
+        self, vectors: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None
+    ) -> Bool[Tensor, "batch seq"] | Bool[Tensor, "_ 1 seq seq"] | None:
+        """What :meth:`forward` is to be given for ``mask``, so that no number is read on the way.
+
+        From a mask of tokens, transformers makes one of queries and keys, and reads whether anything is padded or
+        packed, which on a GPU is a wait. Long causal sequences without padding stay as they are: there torch's kernels
+        leave out what is masked, which is worth more than the wait.
+        """
+        n_tokens = vectors.shape[1]
+        if self.attention_kernel != "sdpa" or (mask is None and (not self.causal or n_tokens > PAIR_TOKENS)):
+            return mask
+        pairs = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=vectors.device)[None, None]
+        pairs = pairs.tril() if self.causal else pairs
+        return pairs if mask is None else pairs & mask[:, None, None]
+
     def forward(
-        self, vectors: Float[Tensor, "batch seq hidden"], mask: Bool[Tensor, "batch seq"] | None = None
+        self,
+        vectors: Float[Tensor, "batch seq hidden"],
+        mask: Bool[Tensor, "batch seq"] | Bool[Tensor, "_ 1 seq seq"] | None = None,
     ) -> Float[Tensor, "batch row hidden"]:
         """The last hidden state, of every token unless :meth:`narrow` says otherwise.
 
-        Tokens where ``mask`` is False are never attended to.
+        Tokens where ``mask`` is False are never attended to. Or it says of each query which keys it sees, as
+        :meth:`seen` makes it.
         """
         if self.adds_positions:
             vectors = vectors + self.added_rows(self.added_positions[: vectors.shape[1]])
@@ -261,5 +280,7 @@ def _renamed(network: PreTrainedModel, name: str) -> Callable[..., None]:
     return found
 
 
+PAIR_TOKENS = 512
+"""Tokens up to which causal attention is given its mask, where it could go without."""
 OF_HEADS = frozenset({"n_heads", "n_kv_heads", "d_head", "attention_path", "projection_path"})
 """What a family without attention does not have."""

@@ -21,6 +21,11 @@ RESAMPLE = "resample"
 """The corruption that every task has."""
 
 
+def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """``tensor`` on ``device``; the host goes on before it arrives on a GPU, where what comes later waits for it."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Examples of a task, on one device."""
@@ -33,9 +38,9 @@ class Batch:
     """True on real tokens, which come first; None where there is no padding."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same examples on ``device``."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Batch(self.inputs.to(device), self.targets.to(device), mask)
+        """The same examples on ``device``; see :func:`sent`."""
+        mask = None if self.mask is None else sent(self.mask, device)
+        return Batch(sent(self.inputs, device), sent(self.targets, device), mask)
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import fpt_viz as fpt
 from fpt_viz import training_pass
+from fpt_viz.backbones import base
 from fpt_viz.config import LATER, RunConfig, TaskConfig, TrainConfig
 from fpt_viz.dropout import Dropout, draw_kept, dropout
 from fpt_viz.errors import ConfigError, TrainingError
@@ -212,20 +213,23 @@ def test_a_step_reads_nothing_back_to_the_host():
     assert seen.n_reads == 1  # the count is able to count
 
 
-def test_a_padded_batch_is_read_once_more_by_the_making_of_the_mask():
-    """Transformers asks whether anything is padded at all. Lengths are read where the batch was made: on the host."""
+def test_of_a_padded_batch_only_its_lengths_are_read_where_it_was_made():
     step = step_of(make("bert", "listops", min_tokens=8, max_tokens=24))
     step()
     with Seen() as seen:
         step()
-    assert seen.n_reads == 1 + 1  # host and device are one here
+    assert seen.n_reads == 1  # on the host, which is the device here
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_a_causal_family_reads_once_whether_its_positions_are_packed(family):
-    """In transformers' own making of the causal mask (``find_packed_sequence_indices``), which takes no hint."""
+def test_a_causal_family_reads_nothing_either_unless_its_sequences_are_long(family, monkeypatch):
+    """Then transformers asks whether positions are packed (``find_packed_sequence_indices``)."""
     step = step_of(make(family))
     step()
+    with Seen() as seen:
+        step()
+    assert seen.n_reads == 0
+    monkeypatch.setattr(base, "PAIR_TOKENS", N_TOKENS - 1)
     with Seen() as seen:
         step()
     assert seen.n_reads == 1
