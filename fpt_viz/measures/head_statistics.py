@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-import math
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fpt_viz.analysis._needs import needed_keys, others_share
+from fpt_viz.analysis.attention_entropy import attention_entropy
 from fpt_viz.analysis.uniform_routing_score import uniform_routing_score
 from fpt_viz.capture import Queries, each_attention, query_rows, visible_keys
 from fpt_viz.errors import CaptureError, ConfigError
@@ -140,8 +140,7 @@ def _add(
     def reduce(layer: int, weights: Float[Tensor, "batch head query key"]) -> None:
         patterns[layer] = weights.sum(0).cpu()
         sums[layer] = (weights.flatten(2) @ targets.values).cpu()
-        logarithm = weights.clamp(min=torch.finfo(weights.dtype).tiny).log_()
-        entropies[layer] = -logarithm.mul_(weights).sum((0, 2, 3)).cpu() / math.log(2)
+        entropies[layer] = attention_entropy(weights[None])[0].sum((0, 2)).cpu()
 
     layers, heads = range(model.backbone.n_layers), range(model.backbone.n_heads)
     each_attention(model, part, layers, heads, rows, reduce)
