@@ -111,6 +111,17 @@ class Clock:
         return float(start.elapsed_time(end)) / 1e3 if self.on_cuda else float(end - start)
 
 
+def done(call: Callable[[], object]) -> Callable[[], None]:
+    """``call``, over when the device is done with it."""
+
+    def whole() -> None:
+        call()
+        if device().type == "cuda":
+            torch.cuda.synchronize()
+
+    return whole
+
+
 def seconds(call: Callable[[], object], *, n_timings: int = N_TIMINGS, shortest: float = SHORTEST_SECONDS) -> float:
     """Median seconds of ``call``; short calls are repeated, and the first is not counted."""
     clock = Clock()

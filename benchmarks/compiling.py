@@ -17,6 +17,7 @@ import tempfile
 from time import process_time
 from typing import Any
 
+from benchmarks import _machine
 from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
@@ -60,14 +61,14 @@ def report(index: int) -> None:
     for name in ("plain", "compiled"):
         model = fpt.FrozenPretrainedTransformer(
             fpt.load_backbone(backbone, init="random", n_layers=3), fpt.load_task(task, **options)
-        )
+        ).to(_machine.device())
         config = fpt.TrainConfig(n_steps=10_000, batch_size=batch, compile=name == "compiled")
         if config.compile:
             before = _spent()
             TrainingPass(model, config)
             seconds = _spent() - before
         run = fpt.train(model, config=config)
-        steps[name] = lambda run=run: next(run)
+        steps[name] = _machine.done(lambda run=run: next(run))
     print(json.dumps({"seconds": seconds, **medians(steps, n_rounds=5)}))
 
 

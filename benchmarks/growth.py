@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 import os
 
-import torch
-
 from benchmarks import _machine
 from benchmarks._counting import Counting
 from benchmarks._measured import Measured
@@ -69,7 +67,7 @@ def measure() -> Iterator[Measured | str]:
 
 
 def _growth(name: str, small: Callable[[], object], large: Callable[[], object]) -> Measured:
-    seconds = medians({"small": _done(small), "large": _done(large)}, n_rounds=N_ROUNDS)
+    seconds = medians({"small": _machine.done(small), "large": _machine.done(large)}, n_rounds=N_ROUNDS)
     before, after = _operations(small), _operations(large)
     slower, more = seconds["large"] / seconds["small"], after / before
     note = f"{seconds['small']:.2f} to {seconds['large']:.2f} s is {slower:.2f} x, operations {more:.2f} x"
@@ -110,14 +108,3 @@ def _operations(call: Callable[[], object]) -> int:
     if unknown:
         raise RuntimeError(f"no formula for {', '.join(sorted(unknown))}")
     return counting.found.n_operations
-
-
-def _done(call: Callable[[], object]) -> Callable[[], None]:
-    """``call``, over when the device is done with it."""
-
-    def timed() -> None:
-        call()
-        if _machine.device().type == "cuda":
-            torch.cuda.synchronize()
-
-    return timed

@@ -3,7 +3,8 @@
 Measures: kernels (GPT-2's GELU as one operation), dropout (four values to a random word, a byte kept for each),
 attention (the plain product of softmax in training), narrow (the last feed-forward on read-out tokens alone),
 optimizer (fused Adam), parts (a batch in parts of about a thousand tokens) and packed (frozen weights laid out for the
-processor beforehand, with few tokens at a time). Bytes are those of tensors alive at the peak, counted exactly: of
+processor beforehand, with few tokens at a time); on CUDA, where torch's own kernels are used: kernels, narrow
+and precision (bfloat16). Bytes are those of tensors alive at the peak, counted exactly: of
 parts on the batch that is timed, of the others on a batch of 4.
 """
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import NewGELUActivation
 
+from benchmarks import _machine
 from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
@@ -31,18 +33,23 @@ SIZES: dict[str, tuple[str, tuple[str, dict[str, Any]], int]] = {
     "gpt2, 10 tokens": ("gpt2", ("bit_xor", {}), 16),
 }
 """As it is printed -> backbone, task and examples in a timed step; digits are 64 tokens of a pixel each."""
-OFF = ("kernels", "dropout", "attention", "narrow", "optimizer", "parts", "packed")
+OFF = {
+    "cpu": ("kernels", "dropout", "attention", "narrow", "optimizer", "parts", "packed"),
+    "cuda": ("kernels", "narrow", "precision"),  # and fused Adam, which leaves out steps that are not finite
+}
 
 
 def measure() -> Iterator[Measured]:
     """Times a step and its peak of bytes grow without each measure."""
+    measures = OFF[_machine.device().type]
     for name, (backbone, task, n_examples) in SIZES.items():
-        found = medians({off: _step(backbone, task, n_examples, off) for off in ("", *OFF)}, n_rounds=5)
-        held = {off: peak_bytes(_step(backbone, task, 4, off)) for off in ("", *OFF)}
+        steps = {off: _machine.done(_step(backbone, task, n_examples, off)) for off in ("", *measures)}
+        found = medians(steps, n_rounds=5)
+        held = {off: peak_bytes(_step(backbone, task, 4, off)) for off in ("", *measures)}
         whole, in_parts = (peak_bytes(_step(backbone, task, n_examples, off)) for off in ("parts", ""))
         held["parts"] = held[""] * whole / in_parts
         yield Measured(name=f"{name}: a step", value=found[""], unit="s")
-        for off in OFF:
+        for off in measures:
             ratio = found[off] / found[""]
             yield Measured(name=f"{name}: without {off}", value=ratio, unit="x the time", better="neither")
             ratio = held[off] / held[""]
@@ -52,7 +59,7 @@ def measure() -> Iterator[Measured]:
 def _step(backbone: str, of: tuple[str, dict[str, Any]], n_examples: int, off: str) -> Callable[[], None]:
     """A training step with the measure ``off`` switched off."""
     task = fpt.load_task(of[0], **of[1])
-    model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(backbone, init="random"), task)
+    model = fpt.FrozenPretrainedTransformer(fpt.load_backbone(backbone, init="random"), task).to(_machine.device())
     if off == "kernels":
         _unfuse(model)
     adam = torch.optim.Adam
@@ -73,7 +80,12 @@ def _step(backbone: str, of: tuple[str, dict[str, Any]], n_examples: int, off: s
 
 
 def _config(n_examples: int, off: str) -> fpt.TrainConfig:
-    return fpt.TrainConfig(n_steps=10_000, batch_size=n_examples, n_parts=1 if off == "parts" else None)
+    return fpt.TrainConfig(
+        n_steps=10_000,
+        batch_size=n_examples,
+        n_parts=1 if off == "parts" else None,
+        precision="float32" if off == "precision" else "auto",
+    )
 
 
 def _unfuse(model: nn.Module) -> None:

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
+from benchmarks import _machine
 from benchmarks._measured import Measured
 from benchmarks._timing import medians
 import fpt_viz as fpt
 from fpt_viz.training_pass import pick_precision
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -53,23 +52,23 @@ SIZES = [
     Size("minilm", "digits", PIXELS, 64, memory=True),
     Size("minilm", "bit_xor", (), 64),
 ]
-if DEVICE == "cuda":
-    SIZES += [Size("gpt2", "digits", PIXELS, 256), Size("gpt2", "digits", PIXELS, 1024)]
+CUDA_SIZES = [Size("gpt2", "digits", PIXELS, 256), Size("gpt2", "digits", PIXELS, 1024)]
 
 
-def measure(sizes: list[Size] = SIZES) -> Iterator[Measured]:
+def measure() -> Iterator[Measured]:
     """Seconds a step, and how many times faster than the plain loop."""
-    for size in sizes:
+    device = _machine.device()
+    for size in SIZES + (CUDA_SIZES if device.type == "cuda" else []):
         loops = {"plain": plain(size), "float32": ours(size)}
-        if pick_precision("auto", torch.device(DEVICE)) == "bfloat16":
+        if pick_precision("auto", device) == "bfloat16":
             loops["bfloat16"] = ours(size, precision="bfloat16")
-        found = medians({name: timed(step) for name, step in loops.items()}, n_rounds=5)
+        found = medians({name: _machine.done(step) for name, step in loops.items()}, n_rounds=5)
         yield Measured(name=f"{size.name}: plain loop", value=found["plain"], unit="s/step")
         for name in found.keys() - {"plain"}:
             yield Measured(name=f"{size.name}: fpt.train, {name}", value=found[name], unit="s/step")
             ratio = found["plain"] / found[name]
             yield Measured(name=f"{size.name}: {name} against plain", value=ratio, unit="x as fast", better="higher")
-        if size.memory and DEVICE == "cpu" and sys.platform == "linux":
+        if size.memory and device.type == "cpu" and sys.platform == "linux":
             peaks = {name: _peak(size, name) for name in ("plain", "ours")}
             for name, peak in peaks.items():
                 yield Measured(name=f"{size.name}: peak memory, {name}", value=peak / 2**20, unit="MiB")
@@ -77,22 +76,11 @@ def measure(sizes: list[Size] = SIZES) -> Iterator[Measured]:
             yield Measured(name=f"{size.name}: peak memory, ours against plain", value=ratio, unit="x as much")
 
 
-def timed(step: Callable[[], object]) -> Callable[[], None]:
-    """``step``, over when the device is done with it."""
-
-    def call() -> None:
-        step()
-        if DEVICE == "cuda":
-            torch.cuda.synchronize()
-
-    return call
-
-
 def ours(size: Size, **options: Any) -> Callable[[], object]:
     """``fpt.train``, with the library's own dropout rates, which are 0.1 as well."""
     task = fpt.load_task(size.task, **dict(size.options))
     backbone = fpt.load_backbone(size.backbone, init="random")
-    model = fpt.FrozenPretrainedTransformer(backbone, task).to(DEVICE)
+    model = fpt.FrozenPretrainedTransformer(backbone, task).to(_machine.device())
     steps = fpt.train(model, config=fpt.TrainConfig(n_steps=10_000, batch_size=size.batch, **options))
     return lambda: next(steps)
 
@@ -113,12 +101,12 @@ def plain(size: Size) -> Callable[[], object]:
     for name, parameter in network.named_parameters():
         parameter.requires_grad = any(part in name.lower() for part in ("ln_", "layernorm", "wpe", "position"))
     for module in (network, layers):
-        module.to(DEVICE).train()
+        module.to(_machine.device()).train()
     trained = [p for module in (network, layers) for p in module.parameters() if p.requires_grad]
     optimizer, rng = torch.optim.Adam(trained, lr=1e-3), torch.Generator().manual_seed(0)
 
     def step() -> Tensor:
-        batch = task.sample(size.batch, rng).to(DEVICE)
+        batch = task.sample(size.batch, rng).to(_machine.device())
         states = network(inputs_embeds=nn.functional.dropout(layers["input"](batch.inputs), 0.1))
         read = layers["output"](states.last_hidden_state[:, -task.n_readout :])
         loss = task.loss(read.unflatten(-1, task.output_shape), batch.targets)

