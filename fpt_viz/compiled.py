@@ -2,7 +2,8 @@
 
 What is compiled is what stands between a block's matrix products: norms, activations, residual sums and dropout, fused
 into fewer passes over memory. Attention stays as it is, and so does the last block, which computes the read-out tokens
-alone. Whatever goes wrong leaves the blocks as they were, with one line in the log.
+alone. On CUDA, short sequences replay CUDA graphs of what was compiled, since launching kernels one by one takes longer
+there than running them. Whatever goes wrong leaves the blocks as they were, with one line in the log.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from fpt_viz.backbones.base import Backbone
 logger = logging.getLogger(__name__)
 
 Forward = Callable[..., Any]
+GRAPH_PASSES = 3
+"""Torch warms up in the first pass, records a graph in the second and replays it in the third."""
 OWN = "a block or its attention has a forward of its own"
 
 
 class CompiledBlocks:
     """The compiled ``forward`` of the blocks of ``backbone``, and when it is used."""
 
-    def __init__(self, backbone: Backbone, hooked: Callable[[], bool]) -> None:
+    def __init__(self, backbone: Backbone, hooked: Callable[[], bool], *, graphs: bool = False) -> None:
         """Nothing is compiled yet.
 
         Args:
             backbone: Whose blocks they are.
             hooked: Whether somebody's hooks are on the model now, which a compiled block need not run.
+            graphs: Record CUDA graphs and replay them. Each pass forwards must be followed by one backwards, whose
+                gradients are used before the next pass.
         """
-        self.backbone, self.hooked = backbone, hooked
+        self.backbone, self.hooked, self.graphs = backbone, hooked, graphs
         self.forwards: dict[nn.Module, Forward] = {}
         """What takes the place of a module's ``forward``; empty while nothing is compiled."""
         self._told = False
@@ -56,9 +61,10 @@ class CompiledBlocks:
         try:
             for block, attention in zip(blocks, attentions, strict=True):
                 self.forwards[attention] = torch.compiler.disable(attention.forward)
-                self.forwards[block] = compiled(block.forward)
+                self.forwards[block] = compiled(block.forward, graphs=self.graphs)
             with warnings.catch_warnings(action="ignore"):  # torch's own about what it looks at while it compiles
-                trial()
+                for _ in range(GRAPH_PASSES if self.graphs else 1):
+                    trial()
         except Exception as error:  # a compiler's errors are of any kind, and none is the run's
             self.forwards = {}
             self.tell(" ".join(line.strip() for line in str(error).splitlines() if line.strip())[:200])
@@ -78,6 +84,8 @@ class CompiledBlocks:
             yield
             return
         try:
+            if self.graphs and self.forwards:
+                torch.compiler.cudagraph_mark_step_begin()
             for module, forward in self.forwards.items():
                 module.forward = forward
             yield
@@ -91,6 +99,11 @@ def _any_own(modules: Iterable[nn.Module]) -> bool:
     return any("forward" in vars(module) for module in modules)
 
 
-def compiled(forward: Forward) -> Forward:
-    """``forward``, compiled when it is first called; random draws are those that it would make uncompiled."""
-    return torch.compile(forward, dynamic=True, options={"fallback_random": True})
+def compiled(forward: Forward, *, graphs: bool = False) -> Forward:
+    """``forward``, compiled when it is first called; random draws are those that it would make uncompiled.
+
+    Args:
+        forward: Of a block.
+        graphs: Replay what it launches on CUDA as graphs, one for each number of examples and tokens.
+    """
+    return torch.compile(forward, dynamic=True, options={"fallback_random": True, "triton.cudagraphs": graphs})

@@ -53,7 +53,8 @@ class TrainConfig:
     third more time."""
     compile: bool = False
     """Compile the blocks by ``torch.compile``: the same step up to rounding, for a minute or more before the first one.
-    Where there is no compiler, or hooks are on the model, the steps are computed without it, and the log says so."""
+    On CUDA, short sequences replay CUDA graphs. Where there is no compiler, or hooks are on the model, the steps are
+    computed without it, and the log says so."""
     cache_features: bool = True
     """Where the output layer alone learns: what it reads is computed without dropout, once for each training example
     where the split can be kept. Off, or with a rate given in ``dropout``, every step runs the backbone."""

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 LOW = {"bfloat16": torch.bfloat16}
 N_TRIED = 2
 """Examples in the pass by which blocks are compiled: for one alone, torch would make graphs of their own."""
+GRAPH_TOKENS = 128
+"""Tokens of an example, at the longest, up to which compiled blocks replay CUDA graphs; not measured."""
 PART_TOKENS = 1024
 """Tokens of a part of a batch, about, at the longest: on the CPU, products were as fast on so many rows as on more."""
 
@@ -73,6 +75,16 @@ def rows_to_pack_for(model: FrozenPretrainedTransformer, config: TrainConfig, ta
     if not bytes_to_pack(model.backbone, n_rows) or task.distinct(1, "train").mask is not None:
         return sys.maxsize
     return n_rows
+
+
+def replays_graphs(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> bool:
+    """Whether what ``train.compile`` compiles is replayed as CUDA graphs.
+
+    On CUDA and on short sequences alone, where launches take longer than kernels; not with a batch in parts, whose
+    gradients are added up over passes.
+    """
+    short = (task or model.task).n_tokens <= GRAPH_TOKENS
+    return model.output.weight.device.type == "cuda" and short and n_parts_of(model, config, task) == 1
 
 
 def pick_precision(precision: Precision, device: torch.device) -> Precision:
@@ -143,7 +155,8 @@ class TrainingPass:
         model.backbone.checkpoint_blocks(on=self.checkpointed)
         self.packed = PrepackedWeights(model.backbone, sys.maxsize)
         """Frozen matrices as the processor multiplies by them, for the rows of a part."""
-        self.compiled = CompiledBlocks(model.backbone, lambda: _anything_hooked(model))
+        graphs = replays_graphs(model, config, task)
+        self.compiled = CompiledBlocks(model.backbone, lambda: _anything_hooked(model), graphs=graphs)
         if config.compile and self.checkpointed:  # transformers calls such blocks past their own forward
             self.compiled.tell("checkpointed blocks are not compiled")
         elif config.compile:

@@ -12,6 +12,7 @@ import fpt_viz as fpt
 from fpt_viz.config import TrainConfig
 from fpt_viz.errors import TrainingError
 from fpt_viz.model import FrozenPretrainedTransformer
+from fpt_viz.training_pass import replays_graphs
 
 pytestmark = pytest.mark.cuda
 
@@ -52,6 +53,24 @@ def test_steps_in_bfloat16_are_near_those_in_float32(family):
 @pytest.mark.parametrize("options", [{"checkpoint_blocks": True}, {"n_parts": 2}], ids=str)
 def test_options_change_no_number(options):
     torch.testing.assert_close(losses(make("cuda"), **options), losses(make("cuda")), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_compiled_steps_are_the_plain_ones(family):
+    """On a pretended device nothing can be compiled, so this is the fall-back there."""
+    plain = losses(make("cuda", family))
+    torch.testing.assert_close(losses(make("cuda", family), compile=True), plain, atol=1e-3, rtol=1e-2)
+
+
+def test_graphs_are_replayed_of_short_sequences_in_whole_batches():
+    short, cpu = make("cuda"), make("cpu")
+    long = FrozenPretrainedTransformer(
+        fpt.load_backbone("bert-tiny-random", init="random"), fpt.load_task("bit_xor", n_bits=65)
+    ).to("cuda")
+    assert replays_graphs(short, TrainConfig())
+    assert not replays_graphs(short, TrainConfig(n_parts=2))
+    assert not replays_graphs(cpu, TrainConfig())
+    assert not replays_graphs(long, TrainConfig())
 
 
 @pytest.mark.parametrize("task", ["bit_xor", LISTOPS])

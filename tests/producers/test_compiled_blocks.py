@@ -39,7 +39,12 @@ def fresh() -> Iterator[None]:
 @pytest.fixture
 def traced(monkeypatch):
     """Graphs are traced and differentiated as ever, but run by torch's own operators: no compiler is needed."""
-    monkeypatch.setattr(compiled, "compiled", lambda forward: torch.compile(forward, backend="aot_eager", dynamic=True))
+
+    def made(forward: compiled.Forward, *, graphs: bool) -> compiled.Forward:
+        assert not graphs  # the CPU has none
+        return torch.compile(forward, backend="aot_eager", dynamic=True)
+
+    monkeypatch.setattr(compiled, "compiled", made)
 
 
 def make(family: str = "bert") -> FrozenPretrainedTransformer:
@@ -96,6 +101,28 @@ def test_compiling_draws_nothing_of_the_runs_random_numbers(traced):
     assert torch.equal(torch.rand(3), wanted)
 
 
+def test_graphs_are_warmed_up_recorded_and_replayed_before_they_are_used(monkeypatch):
+    begun, made = [], []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(1))
+    monkeypatch.setattr(compiled, "compiled", lambda forward, graphs: made.append(graphs) or forward)
+    model, passes = make(), []
+    blocks = compiled.CompiledBlocks(model.backbone, lambda: False, graphs=True)
+    blocks.make(lambda: passes.append(1))
+    assert (made, len(passes), begun) == ([True], 3, [])
+    with blocks.used():
+        assert len(begun) == 1
+    with compiled.CompiledBlocks(model.backbone, lambda: False, graphs=True).used():
+        assert len(begun) == 1  # nothing is compiled there
+
+
+def test_torch_is_asked_for_graphs(monkeypatch):
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda forward, **options: told.append(options["options"]) or forward)
+    for graphs in (True, False):
+        compiled.compiled(abs, graphs=graphs)
+    assert [options["triton.cudagraphs"] for options in told] == [True, False]
+
+
 def test_other_numbers_of_examples_and_tokens_are_not_compiled_again(traced):
     model = make()
     passes = TrainingPass(model, CONFIG)
@@ -111,7 +138,7 @@ def test_what_the_compiler_refuses_is_one_line_and_a_plain_step(monkeypatch, cap
     def refuse(*_given: object) -> Any:
         raise RuntimeError("no C++ compiler was found")
 
-    monkeypatch.setattr(compiled, "compiled", lambda forward: torch.compile(forward, backend=refuse))
+    monkeypatch.setattr(compiled, "compiled", lambda forward, graphs: torch.compile(forward, backend=refuse))
     model = make()
     batch = draw(model)
     wanted = learned(TrainingPass(model, PLAIN), batch)
