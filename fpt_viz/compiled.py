@@ -37,7 +37,8 @@ class CompiledBlocks:
             backbone: Whose blocks they are.
             hooked: Whether somebody's hooks are on the model now, which a compiled block need not run.
             graphs: Record CUDA graphs and replay them. Each pass forwards must be followed by one backwards, whose
-                gradients are used before the next pass.
+                gradients are used before the next pass. From then on, other models of this process that torch
+                compiled with graphs must mark their own steps too (``torch.compiler.cudagraph_mark_step_begin``).
         """
         self.backbone, self.hooked, self.graphs = backbone, hooked, graphs
         self.forwards: dict[nn.Module, Forward] = {}

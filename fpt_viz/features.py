@@ -16,6 +16,7 @@ from fpt_viz.config import TrainConfig
 from fpt_viz.model import FrozenPretrainedTransformer
 from fpt_viz.tap import inspecting
 from fpt_viz.tasks import Batch, Task
+from fpt_viz.tasks.base import sent
 
 BATCH = 64
 """Examples in one forward pass."""
@@ -65,7 +66,7 @@ class Features:
             return self._computed(batch)
         rows = torch.tensor([self._row.get(key, -1) for key in _keys(batch)])
         missing = rows < 0
-        found = self._kept[rows.to(self._kept.device)]
+        found = self._kept[sent(rows, self._kept.device)]
         if bool(missing.any()):
             found[missing.to(found.device)] = self._computed(batch[missing])
         return found

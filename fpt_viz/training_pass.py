@@ -80,11 +80,13 @@ def rows_to_pack_for(model: FrozenPretrainedTransformer, config: TrainConfig, ta
 def replays_graphs(model: FrozenPretrainedTransformer, config: TrainConfig, task: Task | None = None) -> bool:
     """Whether what ``train.compile`` compiles is replayed as CUDA graphs.
 
-    On CUDA and on short sequences alone, where launches take longer than kernels; not with a batch in parts, whose
-    gradients are added up over passes.
+    On CUDA and on short sequences alone, where launches take longer than kernels. Not where examples differ in length,
+    since each length has graphs of its own, nor with a batch in parts, whose gradients are added up over passes.
     """
-    short = (task or model.task).n_tokens <= GRAPH_TOKENS
-    return model.output.weight.device.type == "cuda" and short and n_parts_of(model, config, task) == 1
+    task = task or model.task
+    if model.output.weight.device.type != "cuda" or task.n_tokens > GRAPH_TOKENS:
+        return False
+    return task.distinct(1, "train").mask is None and n_parts_of(model, config, task) == 1
 
 
 def pick_precision(precision: Precision, device: torch.device) -> Precision:
@@ -160,7 +162,9 @@ class TrainingPass:
         if config.compile and self.checkpointed:  # transformers calls such blocks past their own forward
             self.compiled.tell("checkpointed blocks are not compiled")
         elif config.compile:
-            self.compiled.make(self._try)
+            # Each number of examples has graphs of its own, so those of a whole batch are made before they are needed.
+            n_tried = config.batch_size if graphs else N_TRIED
+            self.compiled.make(lambda: self._try(n_tried))
         if may_pack and not self.compiled.forwards:  # a compiler's graphs take plain weights
             self.packed = PrepackedWeights(model.backbone, rows_to_pack_for(model, config, task))
 
@@ -169,10 +173,11 @@ class TrainingPass:
         """Of the copies of frozen matrices, in low precision or packed."""
         return self.packed.size_bytes + sum(tensor.numel() * tensor.element_size() for tensor in self.low.values())
 
-    def _try(self) -> None:
+    def _try(self, n_examples: int) -> None:
         """One pass forwards and backwards that changes nothing, not even what is drawn next."""
         model, device = self.model, self.model.output.weight.device
-        trained, batch = list(model.trained_tensors().values()), model.task.distinct(N_TRIED, "train")
+        trained = list(model.trained_tensors().values())
+        batch = model.task.sample(n_examples, torch.Generator().manual_seed(0))
         own_draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with own_draws, torch.enable_grad(), self.of(batch) as logits_of:
             torch.autograd.grad(logits_of().square().mean(), trained, allow_unused=True)
@@ -197,7 +202,7 @@ class TrainingPass:
         model.train()  # the caller may have evaluated since the last step
         self._copy_frozen()
         rows = sent(model.readout_tokens(batch.inputs.shape[1], batch.mask), device)
-        n_tokens, batch = batch.inputs.shape[1], batch.to(device)
+        n_tokens, batch = batch.inputs.shape[1], batch.sent(device)
         with contextlib.ExitStack() as undo:
             if device.type == "cpu":
                 undo.enter_context(_own_attention(model))

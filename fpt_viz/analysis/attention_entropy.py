@@ -20,8 +20,8 @@ def attention_entropy(
     r"""Entropy of each row of attention, in bits: $-\sum_k w_k \log_2 w_k$, with $0 \log 0 = 0$.
 
     0 where the query looks at one key; $\log_2 n$ where it looks at $n$ keys alike. Rows of zeros (no token) get 0:
-    leave them out before averaging. Needs a megabyte beside ``weights`` on the CPU; elsewhere, three times as much as
-    they take.
+    leave them out before averaging. Needs a megabyte beside ``weights`` on the CPU, and a copy of them where they are
+    not contiguous; elsewhere, as much memory again.
 
     Args:
         weights: Post-softmax attention; sums to 1 over ``key``.
@@ -30,10 +30,17 @@ def attention_entropy(
         Clark et al., 2019, https://arxiv.org/abs/1906.04341.
     """
     rows = weights.flatten(0, -2)
-    n_rows = max(1, IN_CACHE // max(1, rows.shape[1])) if rows.device.type == "cpu" else max(1, len(rows))
-    return torch.cat([_nats(part) for part in rows.split(n_rows)]).view(weights.shape[:-1]) / math.log(2)
+    if rows.device.type != "cpu":
+        nats: Tensor = torch.special.entr(rows).sum(-1)
+    else:
+        n_rows = max(1, IN_CACHE // max(1, rows.shape[1]))
+        nats = torch.cat([_nats(part) for part in rows.split(n_rows)])
+    return nats.view(weights.shape[:-1]) / math.log(2)
 
 
 def _nats(rows: Float[Tensor, "row key"]) -> Float[Tensor, " row"]:
-    logarithms = rows.clamp(min=torch.finfo(rows.dtype).tiny).log()
-    return -(logarithms * rows).sum(-1)
+    """As the sum of ``torch.special.entr``, in a third of the time; NaN where that is infinite, for weights below 0."""
+    exact = rows if rows.dtype == torch.float64 else rows.float()
+    logarithms = (exact + torch.finfo(exact.dtype).tiny).log()  # changes no weight but 0
+    nats = 0.0 - (logarithms * exact).sum(-1)
+    return nats.to(rows.dtype) if rows.is_floating_point() else nats

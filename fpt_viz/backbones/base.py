@@ -250,7 +250,7 @@ class Backbone(WithPositions):
             return mask
         pairs = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=vectors.device)[None, None]
         pairs = pairs.tril() if self.causal else pairs
-        return pairs if mask is None else pairs & mask[:, None, None]
+        return pairs if mask is None else pairs & mask[:, None, None].bool()
 
     def forward(
         self,

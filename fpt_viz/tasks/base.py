@@ -22,8 +22,13 @@ RESAMPLE = "resample"
 
 
 def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """``tensor`` on ``device``; the host goes on before it arrives on a GPU, where what comes later waits for it."""
-    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+    """``tensor`` on ``device``; the host does not wait until it has arrived on a GPU, where what comes later does.
+
+    By way of a copy in pinned memory, which torch keeps until it was read.
+    """
+    if torch.device(device).type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,12 @@ class Batch:
     """True on real tokens, which come first; None where there is no padding."""
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same examples on ``device``; see :func:`sent`."""
+        """The same examples on ``device``."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), mask)
+
+    def sent(self, device: torch.device | str) -> Batch:
+        """The same examples on ``device``, without a wait for a GPU; see :func:`sent`."""
         mask = None if self.mask is None else sent(self.mask, device)
         return Batch(sent(self.inputs, device), sent(self.targets, device), mask)
 

@@ -85,12 +85,22 @@ def _waits(name: str, args: Any, kwargs: dict[str, Any], found: object) -> bool:
     there = [isinstance(x, OnDevice) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     if name == "aten._to_copy.default":
         crosses = isinstance(found, OnDevice) != there[0]
-        return crosses and not (there[0] is False and kwargs.get("non_blocking"))
+        return crosses and not (_is_pinned(args[0]) and kwargs.get("non_blocking"))
     if name == "aten.copy_.default":
-        return there[0] != there[1] and not (there[0] and (args[2:] == (True,) or kwargs.get("non_blocking")))
+        return there[0] != there[1]
     if name.startswith(("aten.index.", "aten.index_put")):
         return any(there) and any(x.dtype == torch.bool for x in tree_leaves(args[1]) if isinstance(x, Tensor))
     return any(there) and name in READS
+
+
+def _is_pinned(tensor: Tensor) -> bool:
+    return getattr(tensor, "in_pinned_memory", False)
+
+
+def _pinned(self: Tensor) -> Tensor:
+    found = self.clone()
+    found.in_pinned_memory = True  # type: ignore[attr-defined]
+    return found
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -164,6 +174,7 @@ def install() -> None:
     torch.cuda.Event = Event  # type: ignore[misc, assignment]
     torch.cuda.get_rng_state = lambda device="cuda": torch.get_rng_state()
     torch.cuda.set_rng_state = lambda new_state, device="cuda": torch.set_rng_state(new_state)
+    Tensor.pin_memory = _pinned  # type: ignore[assignment, method-assign]
     torch.backends.cudnn.is_acceptable = _always(False)
     torch.cuda.amp.common.amp_definitely_not_available = _always(False)
     torch.optim.Optimizer._accelerator_graph_capture_health_check = _always(None)  # type: ignore[attr-defined]

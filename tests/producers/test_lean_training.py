@@ -235,6 +235,17 @@ def test_a_causal_family_reads_nothing_either_unless_its_sequences_are_long(fami
     assert seen.n_reads == 1
 
 
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_a_mask_of_numbers_means_what_a_mask_of_truths_means(family):
+    """Others give masks of 0 and 1."""
+    model = make(family, "listops", min_tokens=8, max_tokens=24)
+    vectors, mask = model.embedded(draw(model).inputs), draw(model).mask
+    assert mask is not None
+    wanted = model.backbone(vectors, mask)
+    found = model.backbone(vectors, model.backbone.seen.__wrapped__(model.backbone, vectors, mask.long()))
+    torch.testing.assert_close(found, wanted)
+
+
 def saved_bytes(model: FrozenPretrainedTransformer, config: TrainConfig = STILL) -> int:
     """Bytes kept for the backward pass of one batch, other than parameters; each storage once."""
     kept: dict[int, int] = {}
