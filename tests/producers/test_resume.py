@@ -61,6 +61,7 @@ def _without_time(step) -> dict:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(way, cut_off, unbroken):
     folder, ends = cut_off
     code, told = ends[way]
@@ -74,6 +75,7 @@ def test_a_run_that_was_cut_off_ends_as_an_unbroken_one(way, cut_off, unbroken):
     check_equals_unbroken(run(CONFIG, folder / way, resume=True), unbroken)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_the_very_step_and_says_how_to_go_on(cut_off):
     folder, ends = cut_off
     _, told = ends["asked-to-stop-by-ctrl-c"]
@@ -83,12 +85,14 @@ def test_ctrl_c_saves_the_very_step_and_says_how_to_go_on(cut_off):
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_is_told_who_holds_the_folder(cut_off):
     folder, ends = cut_off
     pid, told = ends["two-on-one-folder"]
     assert told.startswith(f"RunFolderError: {folder}/two-on-one-folder is being written by process {pid} on ")
 
 
+@pytest.mark.slow
 def test_the_folder_is_free_again_once_its_writer_was_killed(cut_off, tmp_path):
     folder, _ = cut_off
     shutil.copytree(folder / WAYS[1], tmp_path / "run")

@@ -10,7 +10,7 @@ import pytest
 from fpt_viz.records import run as run_files
 from fpt_viz.widgets.run_browser import RunBrowser
 
-pytestmark = [pytest.mark.browser]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 made = runpy.run_path(str(Path(__file__).parents[1] / "viewers" / "conftest.py"))
 BY_PATH = ["bit_memory", "cut", "p0", "p1", "r0"]
 

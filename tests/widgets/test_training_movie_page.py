@@ -11,7 +11,7 @@ import pytest
 
 from fpt_viz.widgets.training_movie import TrainingMovie
 
-pytestmark = [pytest.mark.browser]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 filmed = runpy.run_path(str(Path(__file__).with_name("test_training_movie.py")))["filmed"]
 
 
