@@ -196,29 +196,29 @@ class TrainingPass:
         """A function that computes the logits of ``batch``, to be called within the block, its backward pass too.
 
         Args:
-            batch: On any device; moved to the model's after its read-out tokens are found, so that nothing waits.
+            batch: On any device; sent to the model's after its read-out tokens are found, so that nothing waits.
         """
         model, device = self.model, self.model.output.weight.device
         model.train()  # the caller may have evaluated since the last step
         self._copy_frozen()
         rows = sent(model.readout_tokens(batch.inputs.shape[1], batch.mask), device)
-        n_tokens, batch = batch.inputs.shape[1], batch.sent(device)
+        inputs, mask = sent(batch.inputs, device), None if batch.mask is None else sent(batch.mask, device)
         with contextlib.ExitStack() as undo:
             if device.type == "cpu":
                 undo.enter_context(_own_attention(model))
                 undo.enter_context(self.packed.used())
             undo.enter_context(self.compiled.used())
             if _is_own(model):
-                yield lambda: self._in_precision(lambda: model(batch.inputs, batch.mask)).float()
+                yield lambda: self._in_precision(lambda: model(inputs, mask)).float()
                 return
-            narrowed = not self.checkpointed and model.task.n_readout < n_tokens and not _looked_at(model)
+            narrowed = not self.checkpointed and model.task.n_readout < inputs.shape[1] and not _looked_at(model)
             at_rows = model.backbone.narrow(rows, undo) if narrowed else False
-            yield lambda: self._logits(batch, rows, at_rows=at_rows)
+            yield lambda: self._logits(inputs, mask, rows, at_rows=at_rows)
 
-    def _logits(self, batch: Batch, rows: Tensor, *, at_rows: bool) -> Tensor:
+    def _logits(self, inputs: Tensor, mask: Tensor | None, rows: Tensor, *, at_rows: bool) -> Tensor:
         model = self.model
-        hidden = self._in_precision(lambda: self._states(model.embedded(batch.inputs), batch.mask)).float()
-        return model.read(hidden if at_rows else model.at_rows(hidden, rows, batch.mask))
+        hidden = self._in_precision(lambda: self._states(model.embedded(inputs), mask)).float()
+        return model.read(hidden if at_rows else model.at_rows(hidden, rows, mask))
 
     def _states(self, vectors: Tensor, mask: Tensor | None) -> Tensor:
         backbone = self.model.backbone

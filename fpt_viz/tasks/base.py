@@ -47,11 +47,6 @@ class Batch:
         mask = None if self.mask is None else self.mask.to(device)
         return Batch(self.inputs.to(device), self.targets.to(device), mask)
 
-    def sent(self, device: torch.device | str) -> Batch:
-        """The same examples on ``device``, without a wait for a GPU; see :func:`sent`."""
-        mask = None if self.mask is None else sent(self.mask, device)
-        return Batch(sent(self.inputs, device), sent(self.targets, device), mask)
-
     def __len__(self) -> int:
         return len(self.inputs)
 
